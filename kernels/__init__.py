@@ -1,0 +1,1 @@
+"""Compute kernels: one folder per backend, one contract (``contract.py``) for all of them."""

@@ -1,0 +1,114 @@
+"""The only place that compiles: one body, a serial and a parallel build, for each dtype on first use.
+
+A kernel is a plain function with `prange` over disjoint pieces of its outputs, so its bits do not
+depend on how many threads share the pieces:
+
+    @kernel(lambda F: (out(F, 1), array(F, 1), int64))
+    def double(y, x, count):
+        for i in prange(count):
+            store(y, i, 2 * load(x, i))
+
+    double("float32", plan.threads, y, x, count)
+
+`double.build("float32", parallel=False)` is the Numba function itself; other @njit code may call
+it.  Explicit signatures give one build a dtype, whatever the memory layout, read-only or not.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numba
+from numba import float32, float64, int64, prange, types  # noqa: F401  (prange: for the kernels)
+
+from .cache import KernelCache
+
+boolean = types.boolean
+triple = types.UniTuple(int64, 3)
+
+#: every kernel of this backend, in order of definition: what `gradroute warmup` compiles
+KERNELS: list[Kernel] = []
+
+# error_model numpy: a division by zero gives inf, and needs no branch that stops vectorisation.
+# No fastmath flag is used anywhere: each of them changes NaN, infinities, signed zeros or bits.
+_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+
+
+def array(dtype, ndim):
+    """An input: any strides, read-only or not."""
+    return types.Array(_numba_type(dtype), ndim, "A", readonly=True)
+
+
+def out(dtype, ndim):
+    """An output: any strides."""
+    return types.Array(_numba_type(dtype), ndim, "A")
+
+
+def _numba_type(dtype):
+    return getattr(types, dtype) if isinstance(dtype, str) else dtype
+
+
+def helper(function):
+    """A function that kernels call; it is compiled into them and has no build of its own."""
+    return numba.njit(**_OPTIONS)(function)
+
+
+class Kernel:
+    """A body and its builds.  ``variants`` are the dtype tuples that warmup compiles."""
+
+    def __init__(self, body, signature, variants):
+        self.name = body.__name__
+        self.__doc__ = body.__doc__
+        self.variants = variants
+        self._body = body
+        self._signature = signature
+        self._builds = {}
+        self._lock = threading.RLock()
+        KERNELS.append(self)
+
+    def build(self, variant, parallel: bool):
+        """The Numba function for one variant: a dtype name, or a tuple of them."""
+        found = self._builds.get((variant, parallel))
+        return found if found is not None else self._compile(variant, parallel)
+
+    def _compile(self, variant, parallel):
+        with self._lock:
+            if (variant, parallel) in self._builds:
+                return self._builds[variant, parallel]
+            dtypes = variant if isinstance(variant, tuple) else (variant,)
+            signature = types.void(*self._signature(*dtypes))
+            dispatcher = numba.njit(parallel=parallel, **_OPTIONS)(self._body)
+            module = self._body.__module__.rpartition(".")[2]
+            mode = "parallel" if parallel else "serial"
+            dispatcher._cache = KernelCache(f"{module}.{self.name}.{mode}", self._body)
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()
+            self._builds[variant, parallel] = dispatcher
+            return dispatcher
+
+    def __call__(self, variant, threads, *arguments):
+        if threads == 1:
+            self.build(variant, False)(*arguments)
+        else:
+            call_parallel(self.build(variant, True), threads, arguments)
+
+
+def call_parallel(build, threads, arguments):
+    """Runs a parallel build with ``threads`` threads, and leaves Numba's own setting as it was."""
+    before = numba.get_num_threads()
+    if before == threads:
+        build(*arguments)
+        return
+    numba.set_num_threads(threads)
+    try:
+        build(*arguments)
+    finally:
+        numba.set_num_threads(before)
+
+
+FLOATS = ("float32", "float64")
+
+
+def kernel(signature, variants=FLOATS):
+    """Decorator: ``signature`` maps dtypes to the Numba types of the body's arguments."""
+    return lambda body: Kernel(body, signature, variants)

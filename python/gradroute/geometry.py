@@ -1,0 +1,419 @@
+"""Every derived size of a call, computed once.
+
+The classes are frozen and hashable: plans are cached by them.  All spatial tuples have three
+entries, (D, H, W) order; a missing axis is of size 1 with window 1, stride 1 and no padding.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from .errors import ArgumentTypeError, ArgumentValueError
+
+Triple = tuple[int, int, int]
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a window moves over an image: shared by convolution and pooling."""
+
+    size: Triple  # (D, H, W)
+    window: Triple  # (T, R, S)
+    out: Triple  # (Z, P, Q)
+    stride: Triple
+    dilation: Triple
+    before: Triple  # padding in front of each axis
+    after: Triple  # padding behind each axis, as asked for
+
+    def __hash__(self):  # computed once: plans are looked up by geometry on every call
+        return self._hash
+
+    @cached_property
+    def _hash(self):
+        fields = (getattr(self, name) for name in self.__dataclass_fields__)
+        return hash((type(self).__name__, *fields))
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.window)
+
+    @property
+    def plane(self) -> int:
+        """Elements of one channel of one image."""
+        return math.prod(self.size)
+
+    @property
+    def out_plane(self) -> int:
+        return math.prod(self.out)
+
+
+@dataclass(frozen=True)
+class ConvGeometry(Window):
+    batch: int  # N
+    in_channels: int  # C
+    out_channels: int  # K
+    groups: int  # G
+
+    __hash__ = Window.__hash__
+
+    @property
+    def x_shape(self):
+        return (self.batch, self.in_channels, *self.size)
+
+    @property
+    def w_shape(self):
+        return (self.out_channels, self.in_channels // self.groups, *self.window)
+
+    @property
+    def y_shape(self):
+        return (self.batch, self.out_channels, *self.out)
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.batch * self.out_plane * math.prod(self.w_shape)
+
+
+@dataclass(frozen=True)
+class PoolGeometry(Window):
+    batch: int  # N
+    channels: int  # C
+
+    __hash__ = Window.__hash__
+
+    @property
+    def x_shape(self):
+        return (self.batch, self.channels, *self.size)
+
+    @property
+    def y_shape(self):
+        return (self.batch, self.channels, *self.out)
+
+    @property
+    def cols_shape(self):
+        return (self.batch, self.channels, *self.window, *self.out)
+
+    @property
+    def winner_dtype(self) -> str:
+        """The smallest unsigned integer that can name every tap."""
+        if self.taps <= 1 << 8:
+            return "uint8"
+        return "uint16" if self.taps <= 1 << 16 else "uint32"
+
+
+@dataclass(frozen=True)
+class MatmulGeometry:
+    """y (B, I, J) = sum over e of a (B, E, I, L) @ b (B, E, L, J)."""
+
+    batch: int  # B
+    summed: int  # E
+    rows: int  # I
+    columns: int  # J
+    inner: int  # L
+
+
+@dataclass(frozen=True)
+class ScatterGeometry:
+    """out (A, R, B) receives src (A, I, B) at the rows that index (I,) names."""
+
+    outer: int  # A
+    rows: int  # R
+    inner: int  # B
+    count: int  # I
+
+
+# ---- reading the caller's options ---------------------------------------------------------
+
+
+def integer(value, name: str, *, at_least: int) -> int:
+    """A Python or NumPy integer, not a bool, not below ``at_least``."""
+    if type(value) is not int:
+        if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+            raise ArgumentTypeError(f"{name} must be an integer, got the bool {value!r}")
+        try:
+            value = operator.index(value)
+        except TypeError:
+            raise ArgumentTypeError(
+                f"{name} must be an integer, got {value!r} ({type(value).__name__})"
+            ) from None
+    if value < at_least:
+        raise ArgumentValueError(f"{name} must be at least {at_least}, got {value}")
+    if value > _LARGEST:
+        raise ArgumentValueError(f"{name} must fit 64 bits, got {value}")
+    return value
+
+
+def _sequence(value, name: str):
+    """The value as a tuple, or None if it is a single number."""
+    if isinstance(value, (str, bytes, dict, set, frozenset)):
+        raise ArgumentTypeError(f"{name} must be an integer or a sequence of them, got {value!r}")
+    if getattr(value, "ndim", None) == 0:  # a NumPy scalar
+        return None
+    try:
+        return tuple(value)
+    except TypeError:
+        return None
+
+
+def per_axis(value, name: str, axes: int, *, at_least: int) -> tuple[int, ...]:
+    """An option that is one integer for every spatial axis, or a sequence with one per axis."""
+    if type(value) is int:  # the usual case, and the hot path of small calls
+        return (integer(value, name, at_least=at_least),) * axes
+    items = _sequence(value, name)
+    if items is None:
+        return (integer(value, name, at_least=at_least),) * axes
+    if len(items) != axes:
+        raise ArgumentValueError(
+            f"{name} must be one integer or one per spatial axis ({axes}), got {value!r}"
+        )
+    return tuple(integer(item, name, at_least=at_least) for item in items)
+
+
+def padding_pairs(padding, axes: int) -> tuple[tuple[int, int], ...] | str:
+    """``padding`` as one (before, after) per axis, or "same"."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return ((0, 0),) * axes
+        if padding == "same":
+            return "same"
+        raise ArgumentValueError(
+            f'padding must be an integer, a sequence, "valid" or "same", got {padding!r}'
+        )
+    items = _sequence(padding, "padding")
+    if items is None:
+        items = (padding,) * axes
+    if len(items) != axes:
+        raise ArgumentValueError(
+            f"padding must be one integer, one per spatial axis ({axes}) or one (before, after) "
+            f"per axis, got {padding!r}"
+        )
+    pairs = []
+    for item in items:
+        pair = _sequence(item, "padding")
+        if pair is None:
+            pair = (item, item)
+        if len(pair) != 2:
+            raise ArgumentValueError(f"padding must have (before, after) pairs, got {padding!r}")
+        pairs.append(tuple(integer(side, "padding", at_least=0) for side in pair))
+    return tuple(pairs)
+
+
+def lift(values: tuple, fill) -> tuple:
+    """Puts ``fill`` in front until there are three: (H, W) -> (1, H, W)."""
+    return (fill,) * (3 - len(values)) + tuple(values)
+
+
+def _same_padding(size, window, stride, dilation) -> tuple[int, int]:
+    """ONNX SAME_UPPER: output ceil(size/stride), the odd cell behind."""
+    out = -(-size // stride)
+    total = max((out - 1) * stride + (window - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def _check_size(what: str, *factors: int) -> None:
+    if math.prod(factors) > _LARGEST:
+        raise ArgumentValueError(f"{what} would have {math.prod(factors)} elements, beyond 64 bits")
+
+
+def _options(window, stride, padding, dilation, axes):
+    """window, stride, padding and dilation, parsed, for ``axes`` spatial axes."""
+    window = per_axis(window, "window", axes, at_least=1)
+    stride = window if stride is None else per_axis(stride, "stride", axes, at_least=1)
+    dilation = per_axis(dilation, "dilation", axes, at_least=1)
+    return window, stride, padding_pairs(padding, axes), dilation
+
+
+def _pads(pads, size, window, stride, dilation):
+    if pads != "same":
+        return pads
+    return tuple(_same_padding(*axis) for axis in zip(size, window, stride, dilation))
+
+
+def _lifted(size, window, out, stride, dilation, pads) -> dict:
+    return {
+        "size": lift(size, 1),
+        "window": lift(window, 1),
+        "out": lift(out, 1),
+        "stride": lift(stride, 1),
+        "dilation": lift(dilation, 1),
+        "before": lift(tuple(before for before, _ in pads), 0),
+        "after": lift(tuple(after for _, after in pads), 0),
+    }
+
+
+def _hashable(value):
+    """Lists and arrays of options become tuples, so that geometries can be looked up."""
+    if type(value) is int or value is None or isinstance(value, str):
+        return value
+    items = None if isinstance(value, (bool, bytes, dict, set, frozenset)) else _sequence(value, "")
+    return value if items is None else tuple(_hashable(item) for item in items)
+
+
+class GeometryOf:
+    """A geometry builder with a cache, keyed by its (made hashable) arguments.
+
+    ``True == 1`` and ``1.0 == 1`` hash alike, hence ``typed``: a bool that must be refused does
+    not find the entry of the integer that it equals.  Inside tuples `typed` does not look, so
+    only plain options are cached.
+    """
+
+    def __init__(self, build):
+        self._build = build
+        self._cached = lru_cache(maxsize=4096, typed=True)(build)
+        self.__doc__ = build.__doc__
+
+    def __call__(self, *shapes, **options):
+        for value in options.values():
+            if type(value) is not int and not (value is None or type(value) is str):
+                return self._build(
+                    *shapes, **{name: _hashable(value) for name, value in options.items()}
+                )
+        return self._cached(*shapes, **options)
+
+
+@GeometryOf
+def conv_geometry(x_shape, w_shape, *, stride, padding, dilation, groups) -> ConvGeometry:
+    """Geometry of y = conv(x, w) from the shapes (N, C, ...) and (K, C/G, ...)."""
+    axes = len(x_shape) - 2
+    groups = integer(groups, "groups", at_least=1)
+    (batch, channels, *size), (out_channels, group_channels, *window) = x_shape, w_shape
+    _check_channels(channels, out_channels, groups, "x", "w's first axis")
+    if group_channels * groups != channels:
+        raise ArgumentValueError(
+            f"w must have x's channels / groups = {channels // groups} on its second axis, got "
+            f"{group_channels} (x has {channels} channels, groups={groups})"
+        )
+    window, stride, pads, dilation = _options(window, stride, padding, dilation, axes)
+    pads = _pads(pads, size, window, stride, dilation)
+    out = []
+    for n, r, (before, after), s, d in zip(size, window, pads, stride, dilation):
+        extent = (r - 1) * d + 1
+        if n + before + after < extent:
+            raise ArgumentValueError(
+                f"window {r} (with dilation {d}: {extent}) is larger than the padded input "
+                f"{n} + {before} + {after}"
+            )
+        out.append((n + before + after - extent) // s + 1)
+    _check_size("the output", batch, out_channels, *out)
+    return ConvGeometry(
+        **_lifted(size, window, out, stride, dilation, pads),
+        batch=batch, in_channels=channels, out_channels=out_channels, groups=groups,
+    )  # fmt: skip
+
+
+@GeometryOf
+def conv_transpose_geometry(
+    x_shape, w_shape, *, stride, padding, output_padding, dilation, groups
+) -> ConvGeometry:
+    """Geometry of the convolution whose dx is conv_transpose(x, w): w is (C, K/G, ...).
+
+    Seen from that convolution, x is dy (its K is our C) and the result is dx.
+    """
+    axes = len(x_shape) - 2
+    groups = integer(groups, "groups", at_least=1)
+    (batch, channels, *size), (w_channels, group_channels, *window) = x_shape, w_shape
+    if w_channels != channels:
+        raise ArgumentValueError(
+            f"w must have x's {channels} channels on its first axis, got {w_channels}"
+        )
+    out_channels = group_channels * groups
+    _check_channels(channels, out_channels, groups, "x", "the output")
+    window, stride, pads, dilation = _options(window, stride, padding, dilation, axes)
+    extra = per_axis(output_padding, "output_padding", axes, at_least=0)
+    out, used = [], []
+    for axis, (n, r, s, d, e) in enumerate(zip(size, window, stride, dilation, extra)):
+        if e >= max(s, d):
+            raise ArgumentValueError(
+                f"output_padding must be below max(stride, dilation) = {max(s, d)}, got {e}"
+            )
+        full = (n - 1) * s + (r - 1) * d + 1 + e
+        if pads == "same":
+            crop = max(full - n * s, 0)
+            used.append((crop // 2, crop - crop // 2))
+            out.append(n * s)
+        else:
+            used.append(pads[axis])
+            out.append(full - sum(pads[axis]))
+        if out[-1] < 1:
+            raise ArgumentValueError(
+                f"padding {used[-1]} crops the whole output of {full} on spatial axis {axis}"
+            )
+    _check_size("the output", batch, out_channels, *out)
+    return ConvGeometry(
+        **_lifted(out, window, size, stride, dilation, used),
+        batch=batch, in_channels=out_channels, out_channels=channels, groups=groups,
+    )  # fmt: skip
+
+
+def _check_channels(in_channels, out_channels, groups, in_name, out_name):
+    for count, name in ((in_channels, in_name), (out_channels, out_name)):
+        if count < 1:
+            raise ArgumentValueError(f"{name} has no channels")
+        if count % groups:
+            raise ArgumentValueError(
+                f"groups must divide the channels: {name} has {count}, groups={groups}"
+            )
+
+
+@GeometryOf
+def pool_geometry(x_shape, *, window, stride, padding, dilation, ceil_mode) -> PoolGeometry:
+    """Geometry of pooling x (N, C, ...); every window is sure to see an input element."""
+    axes = len(x_shape) - 2
+    batch, channels, *size = x_shape
+    window, stride, pads, dilation = _options(window, stride, padding, dilation, axes)
+    pads = _pads(pads, size, window, stride, dilation)
+    out = []
+    for n, r, (before, after), s, d in zip(size, window, pads, stride, dilation):
+        steps = n + before + after - (r - 1) * d - 1
+        if steps < 0:
+            raise ArgumentValueError(
+                f"window {r} (with dilation {d}: {(r - 1) * d + 1}) is larger than the padded "
+                f"input {n} + {before} + {after}"
+            )
+        count = (-(-steps // s) if ceil_mode else steps // s) + 1
+        if ceil_mode and (count - 1) * s >= n + before:
+            count -= 1  # the last window would start behind the input and its front padding
+        _refuse_empty_window(n, r, before, s, d, count)
+        out.append(count)
+    _check_size("the output", batch, channels, *out)
+    return PoolGeometry(
+        **_lifted(size, window, out, stride, dilation, pads), batch=batch, channels=channels
+    )
+
+
+def _refuse_empty_window(size, window, before, stride, dilation, count):
+    """Along one axis: does every window position have a tap inside the input?"""
+    for position in _border_positions(size, window, before, stride, dilation, count):
+        start = position * stride - before
+        first = max(0, -(-(-start) // dilation)) if start < 0 else 0  # first tap at or behind 0
+        if first >= window or start + first * dilation >= size:
+            raise ArgumentValueError(
+                f"pooling window {position} on an axis of size {size} would see only padding "
+                f"(window {window}, stride {stride}, padding before {before}, dilation {dilation})"
+            )
+
+
+def _border_positions(size, window, before, stride, dilation, count):
+    """The window positions that reach outside the input: the others need no look."""
+    extent = (window - 1) * dilation + 1
+    left = min(count, -(-before // stride))
+    right = max(left, (size + before - extent) // stride + 1)
+    yield from range(left)
+    yield from range(min(right, count), count)
+
+
+@GeometryOf
+def im2col_geometry(x_shape, *, window, stride, padding, dilation) -> PoolGeometry:
+    """Geometry of im2col: a pool's, but windows that see only padding are allowed."""
+    batch, channels, *size = x_shape
+    axes = len(size)
+    window, stride, pads, dilation = _options(window, stride, padding, dilation, axes)
+    conv = conv_geometry(
+        (batch, 1, *size), (1, 1, *window), stride=stride, padding=pads, dilation=dilation, groups=1
+    )
+    _check_size("the columns", batch, channels, *window, *conv.out)
+    shared = {name: getattr(conv, name) for name in Window.__dataclass_fields__}
+    return PoolGeometry(**shared, batch=batch, channels=channels)
