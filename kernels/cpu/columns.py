@@ -1,0 +1,90 @@
+"""im2col, its adjoint col2im, and the bias gradient: the memory-bound part of convolution."""
+
+from __future__ import annotations
+
+from .direct import span
+from .jit import array, helper, kernel, out, prange, triple
+from .memory import load, step, store
+
+
+@kernel(lambda F: (out(F, 8), array(F, 5), triple, triple, triple))
+def im2col(cols, x, stride, before, dilation):
+    """cols[n,c,t,r,s,z,p,q] = x at the position that the tap reads, 0 outside the image."""
+    N, C, T, R, S, Z, P, Q = cols.shape
+    for task in prange(N * C * T * R):
+        n, c, t, r = task // (C * T * R), task // (T * R) % C, task // R % T, task % R
+        base = n * step(cols, 0) + c * step(cols, 1) + t * step(cols, 2) + r * step(cols, 3)
+        for s in range(S):
+            for z in range(Z):
+                d = z * stride[0] - before[0] + t * dilation[0]
+                for p in range(P):
+                    h = p * stride[1] - before[1] + r * dilation[1]
+                    inside = 0 <= d < x.shape[2] and 0 <= h < x.shape[3]
+                    at = base + s * step(cols, 4) + z * step(cols, 5) + p * step(cols, 6)
+                    row = n * step(x, 0) + c * step(x, 1) + d * step(x, 2) + h * step(x, 3)
+                    _copy_row(cols, at, x, row, Q, stride[2], s * dilation[2] - before[2], inside)
+
+
+@helper
+def _copy_row(cols, at, x, row, Q, stride, offset, inside):
+    """One row of columns; all zero where the window's row lies outside the image."""
+    first, end = span(offset, stride, x.shape[4], Q) if inside else (Q, Q)
+    first = min(first, Q)
+    zero = x.dtype.type(0)
+    to = step(cols, 7)
+    for q in range(first):
+        store(cols, at + q * to, zero)
+    start = row + offset * step(x, 4)
+    for q in range(first, end):
+        store(cols, at + q * to, load(x, start + q * stride * step(x, 4)))
+    for q in range(max(first, end), Q):
+        store(cols, at + q * to, zero)
+
+
+@kernel(lambda F: (out(F, 5), array(F, 8), triple, triple, triple))
+def col2im(x, cols, stride, before, dilation):
+    """x = the sum of the columns that im2col reads from it; one thread owns a plane."""
+    N, C, T, R, S, Z, P, Q = cols.shape
+    _, _, D, H, W = x.shape
+    for task in prange(N * C):
+        plane = task // C * step(x, 0) + task % C * step(x, 1)
+        columns = task // C * step(cols, 0) + task % C * step(cols, 1)
+        for row in range(D * H):
+            for i in range(W):
+                at = plane + row // H * step(x, 2) + row % H * step(x, 3) + i * step(x, 4)
+                store(x, at, x.dtype.type(0))
+        for tap in range(T * R * S):
+            t, r, s = tap // (R * S), tap // S % R, tap % S
+            source = columns + t * step(cols, 2) + r * step(cols, 3) + s * step(cols, 4)
+            offset = s * dilation[2] - before[2]
+            first, end = span(offset, stride[2], W, Q)
+            for z in range(Z):
+                d = z * stride[0] - before[0] + t * dilation[0]
+                for p in range(P):
+                    h = p * stride[1] - before[1] + r * dilation[1]
+                    if 0 <= d < D and 0 <= h < H:
+                        at = plane + d * step(x, 2) + h * step(x, 3) + offset * step(x, 4)
+                        row = source + z * step(cols, 5) + p * step(cols, 6)
+                        for q in range(first, end):
+                            i = at + q * stride[2] * step(x, 4)
+                            store(x, i, load(x, i) + load(cols, row + q * step(cols, 7)))
+
+
+@kernel(lambda F: (out(F, 1), array(F, 5)))
+def bias_gradient(db, dy):
+    """db[k] = sum of dy[:, k]: row sums, then plane sums, so that the error stays small."""
+    N, K, Z, P, Q = dy.shape
+    zero = dy.dtype.type(0)
+    for k in prange(K):
+        total = zero
+        for n in range(N):
+            image = zero
+            for z in range(Z):
+                for p in range(P):
+                    at = n * step(dy, 0) + k * step(dy, 1) + z * step(dy, 2) + p * step(dy, 3)
+                    row = zero
+                    for q in range(Q):
+                        row += load(dy, at + q * step(dy, 4))
+                    image += row
+            total += image
+        store(db, k * step(db, 0), total)
