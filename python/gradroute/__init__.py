@@ -1,1 +1,99 @@
-"""gradroute"""
+"""gradroute: accelerated kernels for the layers in which a gradient has to find its way back.
+
+    import gradroute as gr
+    y = gr.conv(x, w, b, padding=1)
+    dx, dw, db = gr.conv_backward(dy, x, w, padding=1)
+
+The same call runs on the CPU (Numba) or on a CUDA GPU (CuPy), chosen by the arrays and gr.config.
+Importing the package imports neither: a backend is loaded by the first call that needs it.
+"""
+
+from . import errors
+from ._version import __version__
+from .config import config
+from .dispatch import synchronize, which_backend
+from .errors import GradrouteError
+from .ops.activation import activate, activate_backward, softmax_cross_entropy
+from .ops.conv import (
+    col2im,
+    conv,
+    conv_backward,
+    conv_transpose,
+    conv_transpose_backward,
+    im2col,
+)
+from .ops.matmul import linear, linear_backward, matmul, matmul_backward
+from .ops.plan import plan
+from .ops.pool import (
+    avg_pool,
+    avg_pool_backward,
+    index_to_winner,
+    max_pool,
+    max_pool_backward,
+    max_unpool,
+    max_unpool_backward,
+    winner_to_index,
+)
+from .ops.scatter import scatter_add
+
+# The parts that only some programs use are imported when they are first named.
+_LAZY = {
+    "nn": ".nn",
+    "explain": ".explain:explain",
+    "compare": ".explain:compare",
+    "shared": ".explain:shared",
+    "route": ".explain:route",
+}
+
+
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    module, _, attribute = _LAZY[name].partition(":")
+    found = importlib.import_module(module, __name__)
+    value = globals()[name] = getattr(found, attribute) if attribute else found
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *_LAZY])
+
+
+__all__ = [
+    "GradrouteError",
+    "__version__",
+    "activate",
+    "activate_backward",
+    "avg_pool",
+    "avg_pool_backward",
+    "col2im",
+    "compare",
+    "config",
+    "conv",
+    "conv_backward",
+    "conv_transpose",
+    "conv_transpose_backward",
+    "errors",
+    "explain",
+    "im2col",
+    "index_to_winner",
+    "linear",
+    "linear_backward",
+    "matmul",
+    "matmul_backward",
+    "max_pool",
+    "max_pool_backward",
+    "max_unpool",
+    "max_unpool_backward",
+    "nn",
+    "plan",
+    "route",
+    "scatter_add",
+    "shared",
+    "softmax_cross_entropy",
+    "synchronize",
+    "which_backend",
+    "winner_to_index",
+]

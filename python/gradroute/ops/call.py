@@ -1,0 +1,181 @@
+"""One call's arrays on their way down to a kernel and back.
+
+A `Call` knows which backend serves it, which dtype the caller uses and which one the kernels
+compute in.  Inputs go down with `input` (copied only when the kernel could not read them),
+results come back with `result` and `finish`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import dispatch
+from ..config import config
+from ..errors import ArgumentTypeError, ArgumentValueError, WorkspaceError
+from .checks import raise_pending
+
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+_NATIVE = {np.dtype("float32"): "float32", np.dtype("float64"): "float64"}
+_KINDS = {"i": "an integer", "u": "an integer", "b": "a bool", "c": "a complex", "O": "an object"}
+
+
+def float_dtype(dtype, name: str) -> str:
+    """The name of a float dtype this package computes in; others are refused."""
+    found = _NATIVE.get(dtype)
+    if found is not None:
+        return found
+    if not dtype.isnative:
+        raise ArgumentTypeError(
+            f"{name} is byte-swapped ({dtype}); pass {name}.astype({name}.dtype.newbyteorder('='))"
+        )
+    if dtype.name not in _FLOATS:
+        kind = _KINDS.get(dtype.kind, "an unsupported")
+        raise ArgumentTypeError(
+            f"{name} must be float32, float64, float16 or bfloat16, got {kind} array of dtype "
+            f"{dtype.name}; pass {name}.astype(np.float32)"
+        )
+    return dtype.name
+
+
+class Call:
+    """One call of a public function on float arrays of one dtype and one library."""
+
+    __slots__ = ("library", "backend", "dtype", "compute", "settings", "moved", "inputs", "_out")
+
+    def __init__(self, arrays: dict, **others):
+        """``arrays`` are the float arrays by argument name (None: not given); others any dtype."""
+        self.settings = config.current()
+        names = iter(arrays.items())
+        first, array = next(names)
+        self.library = dispatch.library_of(array, first)
+        self.dtype = array.dtype
+        kind = float_dtype(array.dtype, first)
+        for name, other in names:
+            if other is None:
+                continue
+            if type(other) is not np.ndarray or self.library != "numpy":
+                dispatch.common_library({first: array, name: other})
+            if other.dtype != self.dtype:
+                float_dtype(other.dtype, name)
+                raise ArgumentTypeError(
+                    f"{first} is {self.dtype} and {name} is {other.dtype}: all float arrays of a "
+                    f"call must share one dtype; pass {name}.astype({first}.dtype)"
+                )
+        if others:
+            dispatch.common_library({first: array, **others})
+        backend = dispatch.name_for(self.library)
+        self.backend = dispatch.load(backend)
+        self.moved = backend == "cuda" and self.library == "numpy"
+        # Numba has no 16-bit floats: on the CPU they are computed in float32 and rounded once.
+        self.compute = kind if backend == "cuda" or kind in ("float32", "float64") else "float32"
+        self.inputs = [a for a in (*arrays.values(), *others.values()) if a is not None]
+        self._out = []
+        raise_pending(wait=False)
+
+    # ---- down -----------------------------------------------------------------------------
+
+    def input(self, array):
+        """The array as the kernels read it: their dtype, aligned, on their device."""
+        if array is None:
+            return None
+        if self.library == "numpy":
+            if type(array) is not np.ndarray:
+                array = array.view(np.ndarray)
+            if array.dtype.kind in "fV" and array.dtype.name != self.compute:
+                array = array.astype(self.compute)
+            elif not array.flags.aligned or not array.dtype.isnative or not _whole_steps(array):
+                array = np.array(array, array.dtype.newbyteorder("="), order="C")
+        return self.backend.to_device(array) if self.moved else array
+
+    def empty(self, shape, dtype=None):
+        """New memory where the kernels compute, of their dtype unless another is named."""
+        library = np if self.library == "numpy" and not self.moved else self.backend.array_module()
+        return library.empty(shape, dtype or self.compute)
+
+    def scratch(self, operation: str, geometry):
+        """The plan and the workspace of one kernel call, its last two arguments."""
+        plan = self.backend.plan(operation, geometry, self.compute, self.settings)
+        if not plan.workspace_bytes:
+            return plan, None
+        limit = self.settings.workspace_limit
+        if limit is not None and plan.workspace_bytes > limit:
+            raise WorkspaceError(
+                f"{operation} needs {plan.workspace_bytes} bytes of workspace, config."
+                f"workspace_limit is {limit}"
+            )
+        return plan, self.backend.workspace(plan)
+
+    # ---- back -----------------------------------------------------------------------------
+
+    def result(self, shape, out=None, name="out", dtype=None):
+        """Memory for a result: the caller's ``out`` where the kernel can write to it directly."""
+        wanted = self.dtype if dtype is None else np.dtype(dtype)
+        made, direct = None, False
+        if out is not None:
+            self._check_out(out, shape, wanted, name)
+            direct = (
+                not self.moved
+                and (dtype is not None or self.compute == wanted.name)
+                and (self.library != "numpy" or (out.flags.aligned and _whole_steps(out)))
+                and not any(self._overlap(out, other) for other in self.inputs)
+            )
+        if direct:
+            made = out if type(out) is np.ndarray or self.library != "numpy" else np.asarray(out)
+        else:
+            made = self.empty(shape, dtype)
+        self._out.append((made, out, wanted, direct))
+        return made
+
+    def _check_out(self, out, shape, dtype, name):
+        if dispatch.library_of(out, name) != self.library:
+            raise ArgumentTypeError(f"{name} must be a {self.library} array, as the inputs are")
+        if out.dtype != dtype:
+            raise ArgumentTypeError(f"{name} must have dtype {dtype}, got {out.dtype}")
+        if out.shape != tuple(shape):
+            raise ArgumentValueError(f"{name} must have shape {tuple(shape)}, got {out.shape}")
+        if self.library == "numpy" and not out.flags.writeable:
+            raise ArgumentValueError(f"{name} is read-only")
+        if overlaps_itself(out):
+            raise ArgumentValueError(f"{name} has elements that share memory (a broadcast view)")
+        if any(other is not None and self._overlap(out, other) for _, other, _, _ in self._out):
+            raise ArgumentValueError(f"{name} shares memory with another result of this call")
+
+    def _overlap(self, one, other) -> bool:
+        library = np if self.library == "numpy" else self.backend.array_module()
+        return bool(library.may_share_memory(one, other))
+
+    def finish(self, made):
+        """The caller's view of one result: in its dtype and library, in ``out`` if it was given."""
+        _, out, dtype, direct = next(entry for entry in self._out if entry[0] is made)
+        if direct:
+            return out
+        value = self.backend.to_host(made) if self.moved else made
+        if out is not None:
+            out[...] = value
+            return out
+        return value if value.dtype == dtype else value.astype(dtype)
+
+    def finish_all(self, *made):
+        """finish() for several results; None stays None."""
+        return tuple(None if one is None else self.finish(one) for one in made)
+
+
+def _whole_steps(array) -> bool:
+    """Are all strides multiples of the element size?  (Not so for a field of a packed record.)"""
+    if array.flags.forc:
+        return True
+    size = array.itemsize
+    return not any(stride % size for stride in array.strides)
+
+
+def overlaps_itself(array) -> bool:
+    """Might two elements of the array share memory?  Exact for slices, transposes, broadcasts."""
+    if array.flags.c_contiguous or array.size <= 1:
+        return False
+    axes = sorted((abs(step), n) for step, n in zip(array.strides, array.shape) if n > 1)
+    reach = array.itemsize
+    for step, n in axes:
+        if step < reach:
+            return True
+        reach += step * (n - 1)
+    return False

@@ -1,0 +1,385 @@
+"""Convolution, its transpose, and their gradients; im2col and col2im."""
+
+from __future__ import annotations
+
+from ..errors import ArgumentValueError
+from ..geometry import conv_geometry, conv_transpose_geometry, im2col_geometry
+from .call import Call
+from .checks import (
+    canonical,
+    check_shape,
+    from_first,
+    given_shape,
+    image_shape,
+    out_tuple,
+    wanted_results,
+)
+
+_RESULTS = ("dx", "dw", "db")
+
+
+def _shapes(x, w, layout):
+    """x's shape as (N, C, ...) and w's, their ranks checked against each other."""
+    x_shape = image_shape(x.shape, "x", layout)
+    if w.ndim != x.ndim:
+        raise ArgumentValueError(
+            f"w must have as many axes as x ({x.ndim}), got shape {w.shape}: "
+            "(K, C/G, window...) for conv, (C, K/G, window...) for conv_transpose"
+        )
+    if 0 in w.shape:
+        raise ArgumentValueError(f"w has an empty axis: {w.shape}")
+    return x_shape, w.shape
+
+
+def _spatial(shape_of_three, axes):
+    """The last ``axes`` of three lifted sizes: (1, H, W) -> (H, W)."""
+    return tuple(shape_of_three[3 - axes :])
+
+
+def _weights(w):
+    return canonical(w, "channels_first")
+
+
+def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1,
+         layout="channels_first", out=None):  # fmt: skip
+    """Convolution (cross-correlation) of images with filters, plus a bias per output channel.
+
+    Parameters
+    ----------
+    x : array (N, C, W), (N, C, H, W) or (N, C, D, H, W); channels behind with "channels_last"
+    w : array (K, C/groups, S), (K, C/groups, R, S) or (K, C/groups, T, R, S), in both layouts
+    b : array (K,), optional
+    stride, dilation : int or one per spatial axis
+    padding : int, one per spatial axis, one (before, after) per axis, "valid" or "same"
+        "same" gives ceil(size / stride) outputs, the odd cell of padding behind the image.
+    groups : int; output channels of a group read only that group's input channels
+    layout : "channels_first" or "channels_last"; it concerns x and y
+    out : array of y's shape and dtype to write to, optional
+
+    Returns
+    -------
+    y : array (N, K, ...) of x's dtype: float32, float64, float16 or bfloat16
+        size = floor((size + before + after - (window - 1) * dilation - 1) / stride) + 1
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError (a TypeError and a ValueError)
+        For arrays, shapes or options that do not fit, before anything is computed.
+
+    Notes
+    -----
+    Implicit im2col (the column matrix is never made): Chetlur et al. 2014, arXiv:1410.0759.
+    3x3 windows may use Winograd's method under ``config.precision = "standard"``: Lavin & Gray
+    2016, arXiv:1509.09308.  ``gr.plan("conv", x, w)`` names the algorithm.
+
+    Examples
+    --------
+    >>> import numpy as np, gradroute as gr
+    >>> x = np.arange(5, dtype=np.float32).reshape(1, 1, 5)
+    >>> w = np.array([[[1, 0, -1]]], dtype=np.float32)
+    >>> gr.conv(x, w, padding=1)
+    array([[[-1., -2., -2., -2.,  3.]]], dtype=float32)
+    """
+    call = Call({"x": x, "w": w, "b": b})
+    x_shape, w_shape = _shapes(x, w, layout)
+    geometry = conv_geometry(
+        x_shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    if b is not None:
+        check_shape(b, "b", (geometry.out_channels,), "one per output channel of w")
+    y_shape = (geometry.batch, geometry.out_channels, *_spatial(geometry.out, x.ndim - 2))
+    y = call.result(from_first(y_shape, layout), out)
+    call.backend.conv.conv_forward(
+        canonical(y, layout), canonical(call.input(x), layout), _weights(call.input(w)),
+        call.input(b), geometry, *call.scratch("conv_forward", geometry),
+    )  # fmt: skip
+    return call.finish(y)
+
+
+def conv_backward(dy, x, w, *, stride=1, padding=0, dilation=1, groups=1,
+                  layout="channels_first", need=("x", "w", "b"), out=None):  # fmt: skip
+    """Gradients of ``conv``: of its input, its filters and its bias.
+
+    Parameters
+    ----------
+    dy : array of conv's result's shape: the gradient that arrives there
+    x, w, stride, padding, dilation, groups, layout : as ``conv`` was called with
+    need : which gradients to compute, out of "x", "w", "b"
+    out : tuple (dx, dw, db) of arrays to write to, None for one not wanted, optional
+
+    Returns
+    -------
+    dx, dw, db : arrays of the shapes of x, w and (K,); None where not in ``need``
+        dx sums, over every output that read an input, dy times the weight that joined the two;
+        dw sums, over every place a filter visited, dy times the input it saw there.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        For arrays, shapes or options that do not fit, before anything is computed.
+
+    Examples
+    --------
+    An input read by three windows collects from three; at the edge it collects from two.
+
+    >>> import numpy as np, gradroute as gr
+    >>> x, w = np.ones((1, 1, 4)), np.array([[[1.0, 2.0, 4.0]]])
+    >>> dx, dw, db = gr.conv_backward(np.ones((1, 1, 4)), x, w, padding=1)
+    >>> dx
+    array([[[3., 7., 7., 6.]]])
+    >>> dw, db
+    (array([[[3., 4., 3.]]]), array([4.]))
+    """
+    call = Call({"dy": dy, "x": x, "w": w})
+    x_shape, w_shape = _shapes(x, w, layout)
+    geometry = conv_geometry(
+        x_shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    y_shape = (geometry.batch, geometry.out_channels, *_spatial(geometry.out, x.ndim - 2))
+    check_shape(dy, "dy", from_first(y_shape, layout), "that of conv's result")
+    want_x, want_w, want_b = wanted = wanted_results(need, ("x", "w", "b"))
+    out_x, out_w, out_b = out_tuple(out, wanted, _RESULTS)
+    dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
+    dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
+    db = call.result(w.shape[:1], out_b, "out[2] (db)") if want_b else None
+    kernels = call.backend.conv
+    dy5 = canonical(call.input(dy), layout)
+    if want_x:
+        kernels.conv_dx(
+            canonical(dx, layout), dy5, _weights(call.input(w)), None,
+            geometry, *call.scratch("conv_dx", geometry),
+        )  # fmt: skip
+    if want_w:
+        kernels.conv_dw(
+            _weights(dw), db, dy5, canonical(call.input(x), layout),
+            geometry, *call.scratch("conv_dw", geometry),
+        )  # fmt: skip
+    elif want_b:
+        kernels.bias_gradient(db, dy5, *call.scratch("bias_gradient", dy5.shape))
+    return call.finish_all(dx, dw, db)
+
+
+def conv_transpose(x, w, b=None, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1,
+                   layout="channels_first", out=None):  # fmt: skip
+    """Transposed convolution: the map that takes ``conv``'s dy to its dx, plus a bias.
+
+    Parameters
+    ----------
+    x : array (N, C, W), (N, C, H, W) or (N, C, D, H, W); channels behind with "channels_last"
+    w : array (C, K/groups, window...), in both layouts
+    b : array (K,), optional
+    stride, dilation, groups, layout : as in ``conv``
+    padding : as in ``conv``; it crops the result.  "same" gives size * stride
+    output_padding : int or one per spatial axis, below max(stride, dilation): cells added behind
+    out : array of y's shape and dtype to write to, optional
+
+    Returns
+    -------
+    y : array (N, K, ...); size = (size - 1) * stride - before - after
+        + (window - 1) * dilation + 1 + output_padding
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        For arrays, shapes or options that do not fit, before anything is computed.
+
+    Notes
+    -----
+    Dumoulin & Visin 2016, arXiv:1603.07285, section 4.
+
+    Examples
+    --------
+    >>> import numpy as np, gradroute as gr
+    >>> x, w = np.array([[[1.0, 2.0]]]), np.array([[[1.0, 1.0, 1.0]]])
+    >>> gr.conv_transpose(x, w, stride=2)
+    array([[[1., 1., 3., 2., 2.]]])
+    """
+    call = Call({"x": x, "w": w, "b": b})
+    x_shape, w_shape = _shapes(x, w, layout)
+    geometry = conv_transpose_geometry(
+        x_shape, w_shape, stride=stride, padding=padding,
+        output_padding=output_padding, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    if b is not None:
+        check_shape(b, "b", (geometry.in_channels,), "one per output channel: w.shape[1] * groups")
+    y_shape = (geometry.batch, geometry.in_channels, *_spatial(geometry.size, x.ndim - 2))
+    y = call.result(from_first(y_shape, layout), out)
+    call.backend.conv.conv_dx(
+        canonical(y, layout), canonical(call.input(x), layout), _weights(call.input(w)),
+        call.input(b), geometry, *call.scratch("conv_dx", geometry),
+    )  # fmt: skip
+    return call.finish(y)
+
+
+def conv_transpose_backward(dy, x, w, *, stride=1, padding=0, output_padding=0, dilation=1,
+                            groups=1, layout="channels_first", need=("x", "w", "b"),
+                            out=None):  # fmt: skip
+    """Gradients of ``conv_transpose``: of its input, its filters and its bias.
+
+    Parameters
+    ----------
+    dy : array of conv_transpose's result's shape
+    x, w and the options : as ``conv_transpose`` was called with
+    need, out : as in ``conv_backward``
+
+    Returns
+    -------
+    dx, dw, db : arrays of the shapes of x, w and (K,); None where not in ``need``
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        For arrays, shapes or options that do not fit, before anything is computed.
+
+    Notes
+    -----
+    dx is a convolution of dy with w (Dumoulin & Visin 2016, arXiv:1603.07285).
+
+    Examples
+    --------
+    >>> import numpy as np, gradroute as gr
+    >>> x, w = np.array([[[1.0, 2.0]]]), np.array([[[1.0, 1.0, 1.0]]])
+    >>> dx, dw, db = gr.conv_transpose_backward(np.ones((1, 1, 5)), x, w, stride=2)
+    >>> dx, dw, db
+    (array([[[3., 3.]]]), array([[[3., 3., 3.]]]), array([5.]))
+    """
+    call = Call({"dy": dy, "x": x, "w": w})
+    x_shape, w_shape = _shapes(x, w, layout)
+    geometry = conv_transpose_geometry(
+        x_shape, w_shape, stride=stride, padding=padding,
+        output_padding=output_padding, dilation=dilation, groups=groups,
+    )  # fmt: skip
+    y_shape = (geometry.batch, geometry.in_channels, *_spatial(geometry.size, x.ndim - 2))
+    check_shape(dy, "dy", from_first(y_shape, layout), "that of conv_transpose's result")
+    want_x, want_w, want_b = wanted = wanted_results(need, ("x", "w", "b"))
+    out_x, out_w, out_b = out_tuple(out, wanted, _RESULTS)
+    dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
+    dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
+    db = call.result((geometry.in_channels,), out_b, "out[2] (db)") if want_b else None
+    kernels = call.backend.conv
+    dy5 = canonical(call.input(dy), layout)
+    if want_x:
+        kernels.conv_forward(
+            canonical(dx, layout), dy5, _weights(call.input(w)), None,
+            geometry, *call.scratch("conv_forward", geometry),
+        )  # fmt: skip
+    if want_w:  # seen from that convolution, x is the gradient and dy the image
+        kernels.conv_dw(
+            _weights(dw), None, canonical(call.input(x), layout), dy5,
+            geometry, *call.scratch("conv_dw", geometry),
+        )  # fmt: skip
+    if want_b:
+        kernels.bias_gradient(db, dy5, *call.scratch("bias_gradient", dy5.shape))
+    return call.finish_all(dx, dw, db)
+
+
+# ---- im2col -------------------------------------------------------------------------------
+
+
+def _columns(cols, geometry, layout):
+    """The matrix of columns seen as (N, C, T, R, S, Z, P, Q)."""
+    n, c, *taps_and_out = geometry.cols_shape
+    if layout == "channels_first":
+        return cols.reshape(geometry.cols_shape)
+    window, out = taps_and_out[:3], taps_and_out[3:]
+    return cols.reshape((n, *out, *window, c)).transpose(0, 7, 4, 5, 6, 1, 2, 3)
+
+
+def _columns_shape(geometry, layout):
+    rows, places = geometry.channels * geometry.taps, geometry.out_plane
+    pair = (rows, places) if layout == "channels_first" else (places, rows)
+    return (geometry.batch, *pair)
+
+
+def im2col(x, window, *, stride=1, padding=0, dilation=1, layout="channels_first", out=None):
+    """The windows of a convolution laid out as the columns of a matrix.
+
+    Parameters
+    ----------
+    x : array (N, C, W), (N, C, H, W) or (N, C, D, H, W); channels behind with "channels_last"
+    window : int or one per spatial axis
+    stride, padding, dilation, layout : as in ``conv``
+    out : array of the result's shape and dtype to write to, optional
+
+    Returns
+    -------
+    cols : array (N, C*R*S, P*Q), or (N, P*Q, R*S*C) with "channels_last"; padding reads as 0
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        For arrays, shapes or options that do not fit, before anything is computed.
+
+    Notes
+    -----
+    Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document
+    processing".  ``conv`` itself never makes this matrix.
+
+    Examples
+    --------
+    >>> import numpy as np, gradroute as gr
+    >>> gr.im2col(np.array([[[1.0, 2.0, 3.0, 4.0]]]), 2)
+    array([[[1., 2., 3.],
+            [2., 3., 4.]]])
+    """
+    call = Call({"x": x})
+    geometry = im2col_geometry(
+        image_shape(x.shape, "x", layout),
+        window=window, stride=stride, padding=padding, dilation=dilation,
+    )  # fmt: skip
+    shape = _columns_shape(geometry, layout)
+    direct = out is None or not getattr(out, "flags", None) or out.flags.c_contiguous
+    cols = call.result(shape, out)
+    made = cols if direct else call.empty(shape)  # a reshape of a strided out would be a copy
+    call.backend.conv.im2col(
+        _columns(made, geometry, layout), canonical(call.input(x), layout),
+        geometry, *call.scratch("im2col", geometry),
+    )  # fmt: skip
+    if not direct:
+        cols[...] = made
+    return call.finish(cols)
+
+
+def col2im(cols, x_shape, window, *, stride=1, padding=0, dilation=1, layout="channels_first",
+           out=None):  # fmt: skip
+    """Adds columns back into an image: the gradient of ``im2col``.
+
+    Parameters
+    ----------
+    cols : array (N, C*R*S, P*Q), or (N, P*Q, R*S*C) with "channels_last"
+    x_shape : the image's whole shape, with batch and channels, in the given layout
+    window, stride, padding, dilation, layout : as in ``im2col``
+    out : array of the result's shape and dtype to write to, optional
+
+    Returns
+    -------
+    x : array of shape x_shape; each element is the sum of the columns' entries that im2col would
+        have read from it
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        For arrays, shapes or options that do not fit, before anything is computed.
+
+    Notes
+    -----
+    Computed as a gather over the windows of each input, hence without write conflicts.
+
+    Examples
+    --------
+    >>> import numpy as np, gradroute as gr
+    >>> gr.col2im(np.ones((1, 2, 3)), (1, 1, 4), 2)
+    array([[[1., 2., 2., 1.]]])
+    """
+    call = Call({"cols": cols})
+    shape = given_shape(x_shape, layout)
+    geometry = im2col_geometry(
+        shape, window=window, stride=stride, padding=padding, dilation=dilation
+    )
+    check_shape(cols, "cols", _columns_shape(geometry, layout), "im2col's for this x_shape")
+    x = call.result(from_first(shape, layout), out)
+    call.backend.conv.col2im(
+        canonical(x, layout), _columns(call.input(cols), geometry, layout),
+        geometry, *call.scratch("col2im", geometry),
+    )  # fmt: skip
+    return call.finish(x)

@@ -1,0 +1,141 @@
+"""scatter_add: the one operation that adds into an array of the caller's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..errors import ArgumentTypeError, ArgumentValueError
+from ..geometry import ScatterGeometry, integer
+from .call import Call, overlaps_itself
+from .checks import check_shape, integer_array, refuse_bad_values
+from .indices import carried
+
+_MODES = ("raise", "wrap", "clip")
+
+
+def scatter_add(out, index, src, *, axis=0, mode="raise"):
+    """Adds slices of ``src`` into ``out`` at the places that ``index`` names, in place.
+
+    Parameters
+    ----------
+    out : array; it is written to
+    index : integer array of any shape: positions along ``axis``
+    src : array of shape out.shape[:axis] + index.shape + out.shape[axis+1:]: np.take's rule, so
+        a 1-D index is PyTorch's index_add_; element-wise scatter is the case of flat out and index
+    axis : int
+    mode : "raise" (negative indices count from the end), "wrap" or "clip", as np.take
+
+    Returns
+    -------
+    out : the array that was passed; several slices for one place are all added, in order
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        For arrays that do not fit.
+    IndexRangeError
+        For an index out of range under "raise"; nothing has been added then.
+
+    Notes
+    -----
+    np.add.at's meaning, deterministic on every backend: no atomics.
+
+    Examples
+    --------
+    >>> import numpy as np, gradroute as gr
+    >>> gr.scatter_add(np.zeros(3), np.array([2, 0, 2]), np.array([1.0, 5.0, 10.0]))
+    array([ 5.,  0., 11.])
+    """
+    call = Call({"out": out, "src": src}, index=index)
+    integer_array(index, "index")
+    axis = _axis(axis, out.ndim)
+    if mode not in _MODES:
+        raise ArgumentValueError(f"mode must be one of {list(_MODES)}, got {mode!r}")
+    shape = (*out.shape[:axis], *index.shape, *out.shape[axis + 1 :])
+    check_shape(src, "src", shape, "out.shape[:axis] + index.shape + out.shape[axis+1:]")
+    _check_target(call, out)
+    size, count = out.shape[axis], index.size
+    if count and not size:
+        raise ArgumentValueError(f"out's axis {axis} is empty: there is nothing to add to")
+    geometry = ScatterGeometry(
+        math.prod(out.shape[:axis]), size, math.prod(out.shape[axis + 1 :]), count
+    )
+    values = _source(call, src, out, geometry)
+    rows, bad = _rows(call, index, size, mode)
+    target = _target(call, out, geometry)
+    call.backend.scatter.scatter_add(
+        target, rows, values, bad, geometry, *call.scratch("scatter_add", geometry)
+    )
+    return _written_back(call, out, target)
+
+
+def _axis(axis, ndim):
+    if ndim < 1:
+        raise ArgumentValueError("out must have at least one axis, got a 0-d array")
+    shifted = axis + ndim if isinstance(axis, (int, np.integer)) and -ndim <= axis < 0 else axis
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+        raise ArgumentTypeError(f"axis must be an integer, got {axis!r}")
+    shifted = integer(int(shifted), "axis", at_least=0)
+    if shifted >= ndim:
+        raise ArgumentValueError(f"axis must be in {-ndim}..{ndim - 1}, got {axis}")
+    return shifted
+
+
+def _check_target(call, out):
+    if call.library == "numpy" and not out.flags.writeable:
+        raise ArgumentValueError("out is read-only")
+    if overlaps_itself(out):
+        raise ArgumentValueError("out has elements that share memory (a broadcast view)")
+
+
+def _source(call, src, out, geometry):
+    """src as (A, I, B), apart from out's memory."""
+    library = np if call.library == "numpy" else call.backend.array_module()
+    values = call.input(src)
+    if library.may_share_memory(values, out):
+        values = values.copy()
+    return values.reshape(geometry.outer, geometry.count, geometry.inner)
+
+
+def _rows(call, index, size, mode):
+    """The index brought into 0..size-1, and the flag of its value check."""
+    flat = carried(call, index.reshape(-1))
+    rows = call.empty(flat.shape, "int64")
+    bad = call.backend.scatter.check_index(
+        rows, flat, size, mode, *call.scratch("check_index", flat.shape[0])
+    )
+
+    def message(position):
+        where = np.unravel_index(position, index.shape)
+        return (
+            f"index[{', '.join(map(str, where))}] is out of range: out's axis has {size} entries"
+        )
+
+    refuse_bad_values(call, bad, message)
+    return rows, bad
+
+
+def _target(call, out, geometry):
+    """out as the kernel adds to it, (A, R, B): a view of it wherever there is one."""
+    shape = (geometry.outer, geometry.rows, geometry.inner)
+    plain = call.input(out)
+    if plain.flags.c_contiguous:
+        return plain.reshape(shape)
+    if plain.ndim == 1:
+        return plain[None, :, None]
+    if plain.ndim == 2:
+        return plain[None] if geometry.outer == 1 and plain.shape[0] == geometry.rows else (
+            plain[:, :, None]
+        )  # fmt: skip
+    return plain.reshape(shape)  # a copy, which _written_back brings home
+
+
+def _written_back(call, out, target):
+    library = np if call.library == "numpy" else call.backend.array_module()
+    if call.moved:
+        out[...] = call.backend.to_host(target).reshape(out.shape)
+    elif not library.may_share_memory(target, out):
+        out[...] = target.reshape(out.shape)
+    return out
