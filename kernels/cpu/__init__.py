@@ -1,6 +1,6 @@
 """The Numba backend: compiled loops for the CPU, one module per family of kernels."""
 
-from . import conv, matmul
+from . import activation, conv, matmul, pool, scatter
 from .plans import plan, workspace
 
-__all__ = ["conv", "matmul", "plan", "workspace"]
+__all__ = ["activation", "conv", "matmul", "plan", "pool", "scatter", "workspace"]
