@@ -8,7 +8,7 @@ depend on how many threads share the pieces:
         for i in prange(count):
             store(y, i, 2 * load(x, i))
 
-    double("float32", plan.threads, y, x, count)
+    double(y.dtype, plan.threads, y, x, count)
 
 `double.build("float32", parallel=False)` is the Numba function itself; other @njit code may call
 it.  Explicit signatures give one build a dtype, whatever the memory layout, read-only or not.
@@ -67,15 +67,17 @@ class Kernel:
         KERNELS.append(self)
 
     def build(self, variant, parallel: bool):
-        """The Numba function for one variant: a dtype name, or a tuple of them."""
+        """The Numba function for one variant: a dtype or its name, or a tuple of them."""
         found = self._builds.get((variant, parallel))
         return found if found is not None else self._compile(variant, parallel)
 
     def _compile(self, variant, parallel):
+        dtypes = variant if isinstance(variant, tuple) else (variant,)
+        dtypes = tuple(one if isinstance(one, str) else one.name for one in dtypes)
         with self._lock:
-            if (variant, parallel) in self._builds:
-                return self._builds[variant, parallel]
-            dtypes = variant if isinstance(variant, tuple) else (variant,)
+            if (dtypes, parallel) in self._builds:
+                self._builds[variant, parallel] = self._builds[dtypes, parallel]
+                return self._builds[dtypes, parallel]
             signature = types.void(*self._signature(*dtypes))
             dispatcher = numba.njit(parallel=parallel, **_OPTIONS)(self._body)
             module = self._body.__module__.rpartition(".")[2]
@@ -83,7 +85,7 @@ class Kernel:
             dispatcher._cache = KernelCache(f"{module}.{self.name}.{mode}", self._body)
             dispatcher.compile(signature)
             dispatcher.disable_compile()
-            self._builds[variant, parallel] = dispatcher
+            self._builds[dtypes, parallel] = self._builds[variant, parallel] = dispatcher
             return dispatcher
 
     def __call__(self, variant, threads, *arguments):

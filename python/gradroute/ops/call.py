@@ -40,7 +40,8 @@ def float_dtype(dtype, name: str) -> str:
 class Call:
     """One call of a public function on float arrays of one dtype and one library."""
 
-    __slots__ = ("library", "backend", "dtype", "compute", "settings", "moved", "inputs", "_out")
+    __slots__ = ("library", "backend", "dtype", "compute", "settings", "moved", "inputs", "_as_is",
+                 "_out")  # fmt: skip
 
     def __init__(self, arrays: dict, **others):
         """``arrays`` are the float arrays by argument name (None: not given); others any dtype."""
@@ -68,6 +69,7 @@ class Call:
         self.moved = backend == "cuda" and self.library == "numpy"
         # Numba has no 16-bit floats: on the CPU they are computed in float32 and rounded once.
         self.compute = kind if backend == "cuda" or kind in ("float32", "float64") else "float32"
+        self._as_is = self.compute == kind
         self.inputs = [a for a in (*arrays.values(), *others.values()) if a is not None]
         self._out = []
         raise_pending(wait=False)
@@ -81,10 +83,10 @@ class Call:
         if self.library == "numpy":
             if type(array) is not np.ndarray:
                 array = array.view(np.ndarray)
-            if array.dtype.kind in "fV" and array.dtype.name != self.compute:
+            if not self._as_is:
                 array = array.astype(self.compute)
-            elif not array.flags.aligned or not array.dtype.isnative or not _whole_steps(array):
-                array = np.array(array, array.dtype.newbyteorder("="), order="C")
+            elif not readable(array):
+                array = np.array(array, order="C")
         return self.backend.to_device(array) if self.moved else array
 
     def empty(self, shape, dtype=None):
@@ -115,8 +117,8 @@ class Call:
             self._check_out(out, shape, wanted, name)
             direct = (
                 not self.moved
-                and (dtype is not None or self.compute == wanted.name)
-                and (self.library != "numpy" or (out.flags.aligned and _whole_steps(out)))
+                and (dtype is not None or self._as_is)
+                and (self.library != "numpy" or readable(out))
                 and not any(self._overlap(out, other) for other in self.inputs)
             )
         if direct:
@@ -160,9 +162,15 @@ class Call:
         return tuple(None if one is None else self.finish(one) for one in made)
 
 
-def _whole_steps(array) -> bool:
-    """Are all strides multiples of the element size?  (Not so for a field of a packed record.)"""
-    if array.flags.forc:
+def readable(array) -> bool:
+    """Is every element aligned, and a whole number of elements away from the first?
+
+    Not so for a view at an odd address, or a field of a packed record.
+    """
+    flags = array.flags
+    if not flags.aligned:
+        return False
+    if flags.c_contiguous:
         return True
     size = array.itemsize
     return not any(stride % size for stride in array.strides)

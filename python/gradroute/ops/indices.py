@@ -7,7 +7,7 @@ import numpy as np
 from .. import dispatch
 from ..config import config
 from ..errors import IndexRangeError
-from .call import Call
+from .call import Call, readable
 from .checks import raise_pending
 
 
@@ -22,7 +22,7 @@ class IntegerCall(Call):
         backend = dispatch.name_for(self.library)
         self.backend = dispatch.load(backend)
         self.moved = backend == "cuda" and self.library == "numpy"
-        self.dtype, self.compute = array.dtype, "float32"
+        self.dtype, self.compute, self._as_is = array.dtype, "float32", True
         self.inputs = [array]
         self._out = []
         raise_pending(wait=False)
@@ -50,8 +50,7 @@ def narrowed(call, array, dtype, below):
 def carried(call, array):
     """The array aligned, as a plain array, and on the device that computes."""
     if call.library == "numpy":
-        array = np.require(array, requirements="A")
-        if any(stride % array.itemsize for stride in array.strides):
+        if not readable(array):
             array = np.array(array, order="C")
         array = array if type(array) is np.ndarray else array.view(np.ndarray)
     return call.backend.to_device(array) if call.moved else array
