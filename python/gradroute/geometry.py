@@ -244,21 +244,28 @@ def _lifted(size, window, out, stride, dilation, pads) -> dict:
     }
 
 
-def _hashable(value):
-    """Lists and arrays of options become tuples, so that geometries can be looked up."""
-    if type(value) is int or value is None or isinstance(value, str):
+_PLAIN = (int, str, bool, type(None))
+
+
+def _frozen(value):
+    """An option as something hashable: lists and arrays become tuples."""
+    if type(value) in _PLAIN or isinstance(value, (str, bytes, dict, set, frozenset)):
         return value
-    items = None if isinstance(value, (bool, bytes, dict, set, frozenset)) else _sequence(value, "")
-    return value if items is None else tuple(_hashable(item) for item in items)
+    items = _sequence(value, "")
+    return value if items is None else tuple(_frozen(item) for item in items)
+
+
+def _cacheable(value) -> bool:
+    """Plain, or tuples of plain integers: `lru_cache(typed=True)` does not look inside tuples,
+    where True and 1.0 would find the entry of the 1 that they equal."""
+    kind = type(value)
+    if kind is tuple:
+        return all(type(item) is int or (type(item) is tuple and _cacheable(item)) for item in value)
+    return kind in _PLAIN
 
 
 class GeometryOf:
-    """A geometry builder with a cache, keyed by its (made hashable) arguments.
-
-    ``True == 1`` and ``1.0 == 1`` hash alike, hence ``typed``: a bool that must be refused does
-    not find the entry of the integer that it equals.  Inside tuples `typed` does not look, so
-    only plain options are cached.
-    """
+    """A geometry builder with a cache, keyed by its arguments."""
 
     def __init__(self, build):
         self._build = build
@@ -267,10 +274,9 @@ class GeometryOf:
 
     def __call__(self, *shapes, **options):
         for value in options.values():
-            if type(value) is not int and not (value is None or type(value) is str):
-                return self._build(
-                    *shapes, **{name: _hashable(value) for name, value in options.items()}
-                )
+            if type(value) not in _PLAIN and not _cacheable(value):
+                frozen = {name: _frozen(value) for name, value in options.items()}
+                return self._build(*shapes, **frozen)
         return self._cached(*shapes, **options)
 
 

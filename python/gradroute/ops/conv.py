@@ -328,14 +328,14 @@ def im2col(x, window, *, stride=1, padding=0, dilation=1, layout="channels_first
         window=window, stride=stride, padding=padding, dilation=dilation,
     )  # fmt: skip
     shape = _columns_shape(geometry, layout)
-    direct = out is None or not getattr(out, "flags", None) or out.flags.c_contiguous
     cols = call.result(shape, out)
-    made = cols if direct else call.empty(shape)  # a reshape of a strided out would be a copy
+    # a reshape of a strided out would be a copy
+    made = cols if cols.flags.c_contiguous else call.empty(shape)
     call.backend.conv.im2col(
         _columns(made, geometry, layout), canonical(call.input(x), layout),
         geometry, *call.scratch("im2col", geometry),
     )  # fmt: skip
-    if not direct:
+    if made is not cols:
         cols[...] = made
     return call.finish(cols)
 
