@@ -81,8 +81,8 @@ def softmax_cross_entropy(loss, dlogits, logits, labels, bad, plan, workspace):
     z = logits.astype(np.float64)
     rows = np.arange(len(z))
     labels = labels.astype(np.int64)
-    largest = z.max(axis=1, keepdims=True)  # subtracted, so that exp cannot overflow
-    log_sum = largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))
+    z -= z.max(axis=1, keepdims=True)  # so that exp cannot overflow; the result is the same
+    log_sum = np.log(np.exp(z).sum(axis=1, keepdims=True))
     loss[...] = np.sum(log_sum[:, 0] - z[rows, labels]) / np.float64(len(z))
     share = np.exp(z - log_sum)
     share[rows, labels] -= 1

@@ -1,0 +1,55 @@
+"""The `backend` fixture: every test that asks for it runs once on each backend present.
+
+GRADROUTE_REQUIRE="numba,cuda" turns the skip of a named backend into a failure.
+"""
+
+import os
+
+import hypothesis
+import pytest
+
+import gradroute as gr
+from gradroute import dispatch
+
+BACKENDS = tuple(dispatch.FOLDERS)
+REQUIRED = {name.strip() for name in os.environ.get("GRADROUTE_REQUIRE", "").split(",")} - {""}
+
+hypothesis.settings.register_profile(
+    "gradroute",
+    derandomize=True,  # the same examples on every machine
+    deadline=None,  # the first call of a kernel compiles it
+    database=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,  # the backend stays set for all examples
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+hypothesis.settings.load_profile("gradroute")
+
+
+def pytest_configure(config):
+    unknown = REQUIRED - set(BACKENDS)
+    if unknown:
+        raise pytest.UsageError(f"GRADROUTE_REQUIRE names no backend: {sorted(unknown)}")
+
+
+def reason_missing(name):
+    """Why a backend cannot run here, or None."""
+    try:
+        dispatch.load(name)
+    except gr.errors.BackendError as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """The name of a backend, in force for the length of the test."""
+    name = request.param
+    reason = reason_missing(name)
+    if reason is not None and name in REQUIRED:
+        pytest.fail(f"GRADROUTE_REQUIRE names {name}, and {reason}")
+    if reason is not None:
+        pytest.skip(reason)
+    with gr.config(backend=name):
+        yield name

@@ -1,0 +1,65 @@
+"""The look-alike of kernels/cuda/cupy_runtime.py: the same methods, on the CPU."""
+
+from __future__ import annotations
+
+import time
+
+from . import arrays, library
+from .module import HostModule
+
+
+class HostRuntime:
+    """Pass it to ``gradroute.kernels.cuda.launch.use_runtime``.
+
+    order, seed: in which order threads and blocks run, "ascending", "descending" or "random".
+    """
+
+    multiprocessors = 4
+    device_name = "CPU runner"
+    _modules = {}
+
+    def __init__(self, order="ascending", seed=1):
+        self.order, self.seed = order, seed
+        self.launched = []  # kernel names, in order
+        self.module = library.make()
+
+    def available(self):
+        return None
+
+    def array_module(self):
+        return self.module
+
+    def to_device(self, array):
+        return arrays.device(array)
+
+    def to_host(self, array):
+        return array.get()
+
+    def scratch(self, size):
+        return arrays.empty(size, "uint8")
+
+    def synchronize(self):
+        pass
+
+    def finished(self):
+        return True
+
+    def timed(self, run):
+        start = time.perf_counter()
+        run()
+        return (time.perf_counter() - start) * 1e3
+
+    def function(self, file, opts, kernel):
+        from gradroute.kernels.cuda import launch
+
+        key = (file, opts)
+        if key not in self._modules:
+            text, headers = launch.source(file), launch.headers()
+            self._modules[key] = HostModule(file, text, headers, opts)
+        host = self._modules[key].kernel(kernel)
+
+        def call(blocks, threads, args):
+            self.launched.append(kernel)
+            host(blocks, threads, args, order=self.order, seed=self.seed)
+
+        return call
