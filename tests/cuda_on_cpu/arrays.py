@@ -29,6 +29,8 @@ def dtype_of(name):
 class Memory:
     """One allocation: its bytes, and the state of each."""
 
+    granule = None  # bytes that one access of a kernel may share with no other; None: an element
+
     def __init__(self, size):
         raw = np.full(size + ALIGNMENT, 0xFF, np.uint8)  # floats read as NaN, integers as -1
         start = -raw.ctypes.data % ALIGNMENT

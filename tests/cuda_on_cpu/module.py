@@ -71,18 +71,13 @@ class _Buffer:
         self.low, self.states = low, np.zeros(high - low, np.uint8)
         self._elements(self.states)[...] = array.state_view()
         self.address = lib.gr_alloc(
-            high - low, self._granule(), name.encode(), read_only, self.states.ctypes.data_as(
+            high - low, array.memory.granule or array.itemsize, name.encode(), read_only, self.states.ctypes.data_as(
                 ctypes.c_char_p)
         )  # fmt: skip
         self.bytes = np.ctypeslib.as_array(
             (ctypes.c_uint8 * (high - low)).from_address(self.address)
         )
         self.bytes[...] = array.memory.bytes[low:high]
-
-    def _granule(self):
-        # A workspace is bytes to the host and numbers to the kernels.
-        return 4 if self.array.dtype == np.uint8 and self.array.size % 4 == 0 else (
-            self.array.itemsize)  # fmt: skip
 
     def _elements(self, block):
         """The array's elements in a copy of its bytes, one byte at a time: (..., itemsize)."""
