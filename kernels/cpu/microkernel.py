@@ -1,0 +1,141 @@
+"""The register tile: the inner loop of every matrix product in this backend, emitted as LLVM IR.
+
+    C[i, j] = start[i] (or C[i, j]) + sum over k of A[k, i] * B[k, j]      i < rows, j < columns
+
+One step of k loads `vectors` vectors of B and multiplies them with `rows` broadcast elements of
+A into rows * vectors accumulators that stay in registers from the first step to the last.
+Written as loops this is what compilers are bad at; emitted as IR with one phi per accumulator,
+LLVM has nothing left to decide.  The blocking, and why:
+
+- rows * vectors accumulators + vectors of B + one broadcast must fit the register file.
+- Each step issues rows + vectors loads and rows * vectors multiply-adds; a core does two of
+  either per cycle, and needs 8 to 10 independent accumulators to hide the latency of one.
+  AVX-512 and NEON (32 registers): 14 x 2.  AVX2 (16 registers): 6 x 2.
+- B is addressed through a table of offsets: the rows of B may be taps of an image as it lies,
+  so convolution needs no im2col matrix (the idea of indirect GEMM: Dukhan, arXiv:1907.02129).
+- `rows` is chosen at run time among 1..ROWS, so the last rows of a matrix cost what they are.
+
+The sum runs over k in order, one fused multiply-add each: the same bits whatever the tile.
+"""
+
+from __future__ import annotations
+
+from numba import types
+from numba.extending import intrinsic
+
+from .jit import helper
+from .vectors import LANES, REGISTERS, Emitter, const, pointer
+
+ROWS = 14 if REGISTERS == 32 else 6
+VECTORS = 2
+COLUMNS = {name: VECTORS * lanes for name, lanes in LANES.items()}  # of a tile
+
+
+class _Tile(Emitter):
+    """Emits the tile for one number of rows into the function being built."""
+
+    def __init__(self, builder, dtype, rows):
+        super().__init__(builder, dtype)
+        self.rows = rows
+        self.fma = self.intrinsic(f"llvm.fma.{self.suffix}", *[self.vector] * 4)
+
+    def broadcast(self, pointer, index):
+        return self.splat(self.builder.load(self.builder.gep(pointer, [const(index)])))
+
+    def cells(self):
+        return ((i, j) for i in range(self.rows) for j in range(VECTORS))
+
+    def emit(self, a, a_step, b, table, depth, c, ldc, start, resume):
+        build = self.builder
+        entries = []
+        with build.if_else(resume) as (resumed, fresh):
+            with resumed:
+                entries.append(([build.load(self._cell(c, ldc, i, j), align=self.size)
+                                 for i, j in self.cells()], build.block))  # fmt: skip
+            with fresh:
+                splats = [self.broadcast(start, i) for i in range(self.rows)]
+                entries.append(([splats[i] for i, _ in self.cells()], build.block))
+        first = []
+        for cell in range(self.rows * VECTORS):
+            phi = build.phi(self.vector)
+            for values, block in entries:
+                phi.add_incoming(values[cell], block)
+            first.append(phi)
+        last = self._loop(first, a, a_step, b, table, depth)
+        for value, (i, j) in zip(last, self.cells()):
+            build.store(value, self._cell(c, ldc, i, j), align=self.size)
+
+    def _cell(self, c, ldc, i, j):
+        start = self.builder.mul(ldc, const(i))
+        return self.at(c, self.builder.add(start, const(j * self.lanes)))
+
+    def _loop(self, first, a, a_step, b, table, depth):
+        """The sum over k; returns the accumulators after the last step."""
+        build = self.builder
+        before = build.block
+        body, done = (build.append_basic_block(name) for name in ("tile.step", "tile.done"))
+        build.cbranch(build.icmp_signed(">", depth, const(0)), body, done)
+        build.position_at_end(body)
+        k = build.phi(const(0).type)
+        pointer = build.phi(a.type)
+        sums = [build.phi(self.vector) for _ in first]
+        row = build.gep(b, [build.load(build.gep(table, [k]))])
+        columns = [build.load(self.at(row, const(j * self.lanes)), align=self.size)
+                   for j in range(VECTORS)]  # fmt: skip
+        after = []
+        for i in range(self.rows):
+            factor = self.broadcast(pointer, i)
+            for j in range(VECTORS):
+                after.append(build.call(self.fma, [factor, columns[j], sums[i * VECTORS + j]]))
+        following = build.add(k, const(1))
+        for phi, initial, next_value in ((k, const(0), following),
+                                         (pointer, a, build.gep(pointer, [a_step])),
+                                         *zip(sums, first, after)):  # fmt: skip
+            phi.add_incoming(initial, before)
+            phi.add_incoming(next_value, body)
+        build.cbranch(build.icmp_signed("<", following, depth), body, done)
+        build.position_at_end(done)
+        results = [build.phi(self.vector) for _ in first]
+        for phi, initial, value in zip(results, first, after):
+            phi.add_incoming(initial, before)
+            phi.add_incoming(value, body)
+        return results
+
+
+@intrinsic
+def _tile(typing, rows, a, ao, a_step, b, bo, table, to, depth, c, co, ldc, start, so, resume):
+    """A switch over ``rows`` with one emitted tile per case; see `tile`."""
+    index = types.intp
+    signature = types.void(index, a, index, index, b, index, table, index, index,
+                           c, index, index, start, index, index)  # fmt: skip
+
+    def generate(context, builder, signature, arguments):
+        rows, a, ao, a_step, b, bo, table, to, depth, c, co, ldc, start, so, resume = arguments
+
+        pa, pb, pt, pc, ps = (
+            pointer(context, builder, signature.args[position], arguments[position], offset)
+            for position, offset in ((1, ao), (4, bo), (6, to), (9, co), (12, so))
+        )
+        resumed = builder.icmp_signed("!=", resume, const(0))
+        end = builder.append_basic_block("tiles.end")
+        switch = builder.switch(rows, end)
+        for count in range(1, ROWS + 1):
+            block = builder.append_basic_block(f"tile.{count}")
+            switch.add_case(const(count), block)
+            builder.position_at_end(block)
+            emitter = _Tile(builder, signature.args[9].dtype, count)
+            emitter.emit(pa, a_step, pb, pt, depth, pc, ldc, ps, resumed)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@helper
+def tile(rows, a, ao, a_step, b, bo, table, to, depth, c, co, ldc, start, so, resume):
+    """rows x COLUMNS of C from A[ao + k*a_step + i] and B[bo + table[to + k] + j], k < depth.
+
+    C's rows are ldc apart.  It begins with start[so + i], or with what it holds if ``resume``.
+    """
+    _tile(rows, a, ao, a_step, b, bo, table, to, depth, c, co, ldc, start, so, resume)
