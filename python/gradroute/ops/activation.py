@@ -96,7 +96,7 @@ def activate_backward(dy, name, *, x=None, y=None, out=None):
     array([0., 5.])
     """
     check_activation(name)
-    call = Call({"dy": dy, "x": x, "y": y})
+    call = Call({"dy": dy, "x": x, "y": y}, optional=("x", "y"))
     if y is not None and name in SLOPE_FROM_OUTPUT:
         saved, argument, from_output = y, "y", True
     elif x is not None:

@@ -43,8 +43,11 @@ class Call:
     __slots__ = ("library", "backend", "dtype", "compute", "settings", "moved", "inputs", "_as_is",
                  "_out")  # fmt: skip
 
-    def __init__(self, arrays: dict, **others):
-        """``arrays`` are the float arrays by argument name (None: not given); others any dtype."""
+    def __init__(self, arrays: dict, optional=(), **others):
+        """``arrays`` are the float arrays by argument name; others may be of any dtype.
+
+        Those named in ``optional`` may be None: not given.
+        """
         self.settings = config.current()
         names = iter(arrays.items())
         first, array = next(names)
@@ -52,9 +55,10 @@ class Call:
         self.dtype = array.dtype
         kind = float_dtype(array.dtype, first)
         for name, other in names:
-            if other is None:
+            if other is None and name in optional:
                 continue
             if type(other) is not np.ndarray or self.library != "numpy":
+                dispatch.library_of(other, name)
                 dispatch.common_library({first: array, name: other})
             if other.dtype != self.dtype:
                 float_dtype(other.dtype, name)

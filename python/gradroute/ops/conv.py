@@ -80,7 +80,7 @@ def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1,
     >>> gr.conv(x, w, padding=1)
     array([[[-1., -2., -2., -2.,  3.]]], dtype=float32)
     """
-    call = Call({"x": x, "w": w, "b": b})
+    call = Call({"x": x, "w": w, "b": b}, optional=("b",))
     x_shape, w_shape = _shapes(x, w, layout)
     geometry = conv_geometry(
         x_shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
@@ -194,7 +194,7 @@ def conv_transpose(x, w, b=None, *, stride=1, padding=0, output_padding=0, dilat
     >>> gr.conv_transpose(x, w, stride=2)
     array([[[1., 1., 3., 2., 2.]]])
     """
-    call = Call({"x": x, "w": w, "b": b})
+    call = Call({"x": x, "w": w, "b": b}, optional=("b",))
     x_shape, w_shape = _shapes(x, w, layout)
     geometry = conv_transpose_geometry(
         x_shape, w_shape, stride=stride, padding=padding,

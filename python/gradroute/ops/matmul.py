@@ -220,7 +220,7 @@ def linear(x, w, b=None, *, activation=None, out=None):
     >>> gr.linear(np.array([1.0, 2.0]), np.array([[1.0, 1.0], [0.0, -3.0]]), activation="relu")
     array([3., 0.])
     """
-    call = Call({"x": x, "w": w, "b": b})
+    call = Call({"x": x, "w": w, "b": b}, optional=("b",))
     rows, features = _linear_shapes(x, w)
     if b is not None:
         check_shape(b, "b", (features,), "one per row of w")
@@ -293,7 +293,7 @@ def linear_backward(dy, x, w, *, y=None, activation=None, need=("x", "w", "b"), 
     >>> dx
     array([-0.5])
     """
-    call = Call({"dy": dy, "x": x, "w": w, "y": y})
+    call = Call({"dy": dy, "x": x, "w": w, "y": y}, optional=("y",))
     rows, features = _linear_shapes(x, w)
     check_shape(dy, "dy", (*x.shape[:-1], features), "that of linear's result")
     if y is not None:
