@@ -91,9 +91,9 @@ class Sequential:
     def forward(self, x, *, keep=True):
         """y of the last layer.  keep=False keeps nothing, for a pass that no backward follows."""
         self._forget()
-        y, kept = self._cast(x, "x"), {}
+        y, kept = self.cast(x, "x"), {}
         for name, layer in self._layers.items():
-            with _named(name, layer):
+            with named(name, layer):
                 y, kept[name] = layer.forward(y, keep)
         if keep:
             self._kept, self._y_shape = kept, y.shape
@@ -108,7 +108,7 @@ class Sequential:
         """
         if self._kept is None:
             raise ArgumentValueError("backward needs a forward pass (with keep=True) before it")
-        dy = self._cast(dy, "dy")
+        dy = self.cast(dy, "dy")
         if dy.shape != self._y_shape:
             raise ArgumentValueError(
                 f"dy must have the shape of y, {self._y_shape}, got {dy.shape}"
@@ -118,14 +118,20 @@ class Sequential:
             if not (need_dx or waiting):
                 break
             waiting -= bool(layer.parameters)
-            with _named(name, layer):
+            with named(name, layer):
                 dy, new = layer.backward(dy, self._kept[name], bool(need_dx or waiting))
             for part, array in new.items():
                 gradient = self._gradients[f"{name}.{part}"]
                 gradient[...] = gradient + array if accumulate else array
         return dy if need_dx else None
 
-    def _cast(self, array, name):
+    @property
+    def last_x(self):
+        """x of the last forward pass, if the first layer kept it (those with weights do) or None."""
+        for name, layer in self._layers.items():
+            return self._kept[name][0] if self._kept and layer.parameters else None
+
+    def cast(self, array, name):
         """The array in the network's dtype and library."""
         library = dispatch.library_of(array, name)
         if array.dtype.kind in "cOSUMmV" and array.dtype.name != "bfloat16":
@@ -243,7 +249,7 @@ def _checked(layers: dict) -> dict:
     return dict(layers)
 
 
-class _named:
+class named:
     """A context in which the package's own errors say which layer they came from."""
 
     def __init__(self, name, layer):
