@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from . import columns, direct
+from . import columns, direct, implicit_gemm
 from .matmul import NO_BIAS
 
 
 def conv_forward(y, x, w, b, geometry, plan, workspace):
-    dtype = y.dtype.name
+    dtype, g = y.dtype.name, geometry
     b = NO_BIAS[dtype] if b is None else b
-    g = geometry
+    if plan.algorithm == "implicit_gemm":
+        weights = w.reshape(g.groups, -1, *w.shape[1:])
+        if implicit_gemm.run(y, x, weights, b, plan, workspace):
+            return
     direct.forward(dtype, plan.threads, y, x, w, b, g.stride, g.before, g.dilation, g.groups)
 
 
 def conv_dx(dx, dy, w, b, geometry, plan, workspace):
-    dtype = dx.dtype.name
+    dtype, g = dx.dtype.name, geometry
     b = NO_BIAS[dtype] if b is None else b
-    g = geometry
+    if plan.algorithm == "implicit_gemm":
+        weights = w.reshape(g.groups, -1, *w.shape[1:]).transpose(0, 2, 1, 3, 4, 5)
+        if implicit_gemm.run(dx, dy, weights, b, plan, workspace):
+            return
     direct.dx(dtype, plan.threads, dx, dy, w, b, g.stride, g.before, g.dilation, g.groups)
 
 

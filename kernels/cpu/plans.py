@@ -6,15 +6,31 @@ A plan is made from sizes alone and cached by them; nothing is run or allocated.
 from __future__ import annotations
 
 import math
+import threading
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 
+from gradroute.errors import WorkspaceError
+
 from ..contract import Plan
+from . import program, regions
+from .vectors import ITEMSIZE, TARGET
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
 #: region takes about 3 microseconds, in which one core does some 100,000 of them.
 SERIAL_BELOW = 100_000
+
+#: Workspace beyond the packed weights, for all threads together.
+BUFFER_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class CpuPlan(Plan):
+    """A plan with what the driver of its algorithm needs, worked out once."""
+
+    program: object = field(default=None, compare=False, repr=False)
 
 
 @lru_cache(maxsize=4096)
@@ -24,7 +40,34 @@ def plan(operation, geometry, dtype, settings) -> Plan:
     ``geometry`` is the operation's geometry; an element count or a shape for those without one.
     """
     threads = 1 if _work(geometry) < SERIAL_BELOW else settings.threads
-    return Plan("numba", operation, "direct", threads=threads)
+    made = CpuPlan("numba", operation, "direct", threads=threads)
+    if operation in ("conv_forward", "conv_dx") and TARGET:
+        made = _implicit_gemm(made, geometry, dtype, settings)
+    return made
+
+
+def _implicit_gemm(made, g, dtype, settings):
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    budget = BUFFER_BYTES
+    if made.operation == "conv_forward":
+        axes, source = regions.forward_axes(g), g.size
+    else:
+        axes, source = regions.dx_axes(g), g.out
+        rows, channels = channels, rows
+    item = ITEMSIZE[dtype]
+    if settings.workspace_limit is not None:
+        budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
+    built = program.build(
+        axes, source, g.batch, g.groups, rows, channels, dtype, made.threads, max(budget, 1)
+    )
+    size = built.size * item
+    if settings.workspace_limit is not None and size > settings.workspace_limit:
+        return made  # the direct loops need none
+    p = built.layout
+    blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": p.images,
+                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    return replace(made, algorithm="implicit_gemm", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
 
 
 def _work(geometry) -> int:
@@ -43,10 +86,32 @@ def _work(geometry) -> int:
     return geometry.outer * geometry.count * geometry.inner
 
 
+#: The last workspace of each thread is kept for its next call, up to this size: fresh memory
+#: costs a page fault per 4 KiB, more than the arithmetic of a small layer.
+KEPT_BYTES = 32 * 1024 * 1024
+_kept = threading.local()
+
+
 def workspace(plan):
-    """The scratch memory a plan asks for: 64-byte aligned bytes, or None."""
-    if not plan.workspace_bytes:
+    """The scratch memory a plan asks for: 64-byte aligned bytes, or None.
+
+    It is valid until this thread's next call of workspace().
+    """
+    size = plan.workspace_bytes
+    if not size:
         return None
-    memory = np.empty(plan.workspace_bytes + 64, np.uint8)
+    memory = getattr(_kept, "memory", None)
+    if memory is not None and len(memory) >= size:
+        return memory
+    try:
+        memory = np.empty(size + 64, np.uint8)
+    except MemoryError:
+        raise WorkspaceError(
+            f"{plan.operation} ({plan.algorithm}) needs a workspace of {size} bytes, and there is "
+            "not that much memory"
+        ) from None
     start = -memory.ctypes.data % 64
-    return memory[start : start + plan.workspace_bytes]
+    memory = memory[start : start + size]
+    if size <= KEPT_BYTES:
+        _kept.memory = memory
+    return memory

@@ -153,6 +153,30 @@ def fill_row(typing, target, to, value, count):
 
 
 @intrinsic
+def finite_row(typing, source, start, count):
+    """Is no element of source[start : start + count] infinite or NaN?  (x * 0 is 0 if finite.)"""
+
+    def generate(context, builder, signature, arguments):
+        source, start, count = arguments
+        e = Emitter(builder, signature.args[0].dtype)
+        read = pointer(context, builder, signature.args[0], source, start)
+        zero = ir.Constant(e.vector, [0.0] * e.lanes)
+        total = cgutils.alloca_once_value(builder, zero)
+
+        def add(values):
+            builder.store(builder.fadd(builder.load(total), builder.fmul(values, zero)), total)
+
+        e.rows(count, lambda i: add(builder.load(e.at(read, i), align=e.size)),
+               lambda i, mask: add(e.masked_load(e.at(read, i), mask)))  # fmt: skip
+        total = builder.load(total)
+        unordered = builder.bitcast(builder.fcmp_unordered("uno", total, total),
+                                    ir.IntType(e.lanes))  # fmt: skip
+        return builder.icmp_unsigned("==", unordered, ir.Constant(unordered.type, 0))
+
+    return types.boolean(source, types.intp, types.intp), generate
+
+
+@intrinsic
 def _transpose_block(typing, target, to, target_step, source, start, source_step):
     """A square block, lanes x lanes: log2(lanes) rounds of exchanging halves of pairs of rows."""
 
