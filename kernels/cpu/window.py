@@ -8,6 +8,14 @@ from .jit import helper
 
 
 @helper
+def ceil_div(positive, divisor):
+    """Rounded up; the usual divisors without a division."""
+    if divisor == 1:
+        return positive
+    return (positive + 1) >> 1 if divisor == 2 else (positive - 1) // divisor + 1
+
+
+@helper
 def taps_inside(start, dilation, size, taps):
     """(first, end) of the taps of a window at ``start`` that lie inside 0..size-1."""
     first = 0 if start >= 0 else (-start - 1) // dilation + 1
