@@ -1,0 +1,10 @@
+"""gradroute beside other libraries: what `gradroute bench` and asv_bench/compare.py share.
+
+    cases.py      which operation at which sizes, its seeded inputs, its arithmetic and its bytes
+    peers/        how each library computes an operation; a missing one says how to install it
+    measure.py    the check against float64, then the alternating timing
+    record.py     rows, their ratios and geometric means, JSON
+    machine.py    what ran where, and the measured ceilings
+    scaling.py    time against batch, channels, image size and threads; memory against image size
+    tables.py, pictures.py, report.py    what a person reads
+"""
