@@ -43,8 +43,8 @@ class PublicCall:
         return self.function(*positional, *self.rest, **keyword, **options)
 
     def keywords(self):
-        """activate_backward's saved array is passed by name, behind the activation's."""
-        return {"x", "y"} if self.function is gr.activate_backward else set()
+        """The arrays that are passed by name: those that a backward takes its slope from."""
+        return {gr.activate_backward: {"x", "y"}, gr.linear_backward: {"y"}}.get(self.function, set())
 
 
 # the order of the arguments in every signature
@@ -94,6 +94,8 @@ CALLS = [
     _call("matmul_backward", gr.matmul_backward, {"dy": (6, 5, 4), "a": (6, 5, 7), "b": (7, 4)}),
     _call("linear", gr.linear, {"x": (6, 2, 7), "w": (4, 7), "b": (4,)}, activation="tanh"),
     _call("linear_backward", gr.linear_backward, {"dy": (6, 4), "x": (6, 7), "w": (4, 7)}),
+    _call("linear_backward fused", gr.linear_backward,
+          {"dy": (6, 4), "x": (6, 7), "w": (4, 7), "y": (6, 4)}, activation="tanh"),
     _call("scatter_add", gr.scatter_add, {"out": (6, 4), "src": (8, 4)},
           integers={"index": np.array([0, 5, 2, 2, -1, 3, 0, 2])}),
     _call("im2col", gr.im2col, {"x": _IMAGE}, (_WINDOW,), **_POOL),

@@ -1,11 +1,15 @@
 """The `backend` fixture: every test that asks for it runs once on each backend present.
 
+Without a GPU "cuda" is the same backend with its kernels run on the CPU: see cuda_on_cpu.
+
 reference and numba need nothing that the package itself does not need, so they are never skipped;
 GRADROUTE_REQUIRE="cuda" turns the skip of a named backend into a failure too.
 """
 
+import contextlib
 import os
 
+import cuda_on_cpu
 import hypothesis
 import pytest
 
@@ -48,10 +52,12 @@ def reason_missing(name):
 def backend(request):
     """The name of a backend, in force for the length of the test."""
     name = request.param
-    reason = reason_missing(name)
+    reason, stand_in = reason_missing(name), contextlib.nullcontext()
+    if name == "cuda" and reason is not None:
+        reason, stand_in = cuda_on_cpu.reason_missing(), cuda_on_cpu.stand_in()
     if reason is not None and name in REQUIRED:
         pytest.fail(f"{name} is required, and {reason}")
     if reason is not None:
         pytest.skip(reason)
-    with gr.config(backend=name):
+    with stand_in, gr.config(backend=name):
         yield name

@@ -65,6 +65,7 @@ class DeviceArray:
     itemsize = property(lambda self: self.view.itemsize)
     nbytes = property(lambda self: self.view.nbytes)
     flags = property(lambda self: _Flags(self.view))
+    T = property(lambda self: self.transpose())
 
     def __len__(self):
         return len(self.view)
@@ -81,8 +82,14 @@ class DeviceArray:
         self.check_written() if not self.flags.c_contiguous else None
         return self._of(self.view.reshape(*shape))
 
-    def view_as(self, dtype):
-        return self._of(self.view.view(dtype))
+    def swapaxes(self, one, other):
+        return self._of(self.view.swapaxes(one, other))
+
+    def copy(self):
+        return device(self.written())
+
+    def __add__(self, other):
+        return device(self.written() + other.written())
 
     def astype(self, dtype):
         self.check_written()

@@ -48,5 +48,6 @@ def make():
     module.empty, module.full, module.zeros = empty, _full, _zeros
     module.asarray, module.asnumpy = _asarray, lambda array: array.get()
     module.argsort, module.matmul = _argsort, _matmul
+    module.broadcast_to = lambda a, shape: DeviceArray(np.broadcast_to(a.view, shape), a.memory)
     module.may_share_memory = lambda a, b: np.may_share_memory(a.view, b.view)
     return module

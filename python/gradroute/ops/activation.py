@@ -14,9 +14,15 @@ def check_activation(name) -> None:
         raise ArgumentValueError(f"activation must be one of {list(ACTIVATIONS)}, got {name!r}")
 
 
+def one_row(array):
+    """(...) -> (size,), contiguous: a reshape alone may be a strided view."""
+    row = array.reshape(-1)
+    return row if row.flags.c_contiguous else row.copy()
+
+
 def flat(call, array):
     """The array as kernels read it, in one row: (...) -> (size,)."""
-    return call.input(array).reshape(-1)
+    return one_row(call.input(array))
 
 
 def flat_result(call, shape, out, name="out"):

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ArgumentValueError
 from ..geometry import MatmulGeometry
 from ..kernels.contract import SLOPE_FROM_OUTPUT
-from .activation import check_activation
+from .activation import check_activation, one_row
 from .call import Call
 from .checks import check_shape, out_tuple, wanted_results
 
@@ -337,7 +337,7 @@ def _before_activation(call, dy, y, activation, rows):
         return dy2
     z = call.empty(dy2.shape)
     call.backend.activation.activate_backward(
-        z.reshape(-1), dy2.reshape(-1), _rows(call, y, rows).reshape(-1), activation, True,
+        z.reshape(-1), one_row(dy2), one_row(call.input(y)), activation, True,
         *call.scratch("activate_backward", dy.size),
     )  # fmt: skip
     return z
