@@ -36,29 +36,20 @@ from .ops.pool import (
 )
 from .ops.scatter import scatter_add
 
-# The parts that only some programs use are imported when they are first named.
-_LAZY = {
-    "nn": ".nn",
-    "explain": ".explain:explain",
-    "compare": ".explain:compare",
-    "shared": ".explain:shared",
-    "route": ".explain:route",
-}
+# At the end: the package gradroute.explain holds the function of that name, which must win.
+from .explain import compare, explain, route, shared  # noqa: E402
 
 
 def __getattr__(name):
-    if name not in _LAZY:
+    if name != "nn":  # imported when it is first named
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    module, _, attribute = _LAZY[name].partition(":")
-    found = importlib.import_module(module, __name__)
-    value = globals()[name] = getattr(found, attribute) if attribute else found
-    return value
+    return importlib.import_module(".nn", __name__)
 
 
 def __dir__():
-    return sorted([*globals(), *_LAZY])
+    return sorted([*globals(), "nn"])
 
 
 __all__ = [
