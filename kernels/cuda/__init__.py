@@ -5,10 +5,12 @@ docs/cuda.md says how it is written and how it is verified on machines without a
 
 from __future__ import annotations
 
-from . import launch, pool
+from . import activation, conv, launch, matmul, pool, scatter
+from .plans import plan
 
 __all__ = [
-    "array_module", "available", "flag_value", "pool", "synchronize", "to_device", "to_host",
+    "activation", "array_module", "available", "conv", "flag_value", "matmul", "plan", "pool",
+    "scatter", "synchronize", "to_device", "to_host", "workspace",
 ]  # fmt: skip
 
 
@@ -45,3 +47,8 @@ def flag_value(bad, wait: bool):
     if not wait and not launch.runtime().finished():
         return None
     return int(bad)
+
+
+def workspace(plan):
+    """Scratch memory for one call, from the pool; None where the plan needs none."""
+    return launch.runtime().scratch(plan.workspace_bytes) if plan.workspace_bytes else None

@@ -18,12 +18,22 @@ Axis = _structure("Axis", "size window out stride dilation before")
 Strides = _structure("Strides", "n c d h w")
 ColumnStrides = _structure("ColumnStrides", "n c t r s z p q")
 Ends = _structure("Ends", "d h w")
+Strides3 = _structure("Strides3", "outer row inner")
+WeightStrides = _structure("WeightStrides", "group out channel t r s")
 
 
 class Window(Structure):
     _fields_ = [
         ("batch", c_longlong), ("channels", c_longlong),
         ("d", Axis), ("h", Axis), ("w", Axis),
+    ]  # fmt: skip
+
+
+class Conv(Structure):
+    _fields_ = [
+        ("batch", c_longlong), ("channels", c_longlong),
+        ("out_channels", c_longlong), ("groups", c_longlong),
+        ("d", Axis), ("h", Axis), ("w", Axis), ("transposed", c_longlong),
     ]  # fmt: skip
 
 
@@ -43,6 +53,24 @@ def window_of(geometry) -> Window:
     return Window(geometry.batch, geometry.channels, *axes_of(geometry))
 
 
+def conv_of(geometry, transposed: bool) -> Conv:
+    """A ConvGeometry as the kernels read it: from x to y, or ``transposed`` from dy to dx."""
+    source, out = geometry.in_channels, geometry.out_channels
+    if transposed:
+        source, out = out, source
+    groups = geometry.groups
+    return Conv(
+        geometry.batch, source // groups, out // groups, groups, *axes_of(geometry), transposed
+    )
+
+
+def weight_strides(w, geometry, transposed: bool) -> WeightStrides:
+    """Strides of w (K, C/G, T, R, S) by the role of its channels in this direction."""
+    k, c, *taps = (step // w.itemsize for step in w.strides)
+    group = k * (geometry.out_channels // geometry.groups)
+    return WeightStrides(group, *((c, k) if transposed else (k, c)), *taps)
+
+
 def strides_of(array) -> Strides:
     """Strides of an (N, C, D, H, W) array in elements; zeros for None."""
     if array is None:
@@ -56,3 +84,9 @@ def c_int(value) -> ctypes.c_int:
 
 def c_wide(value) -> c_longlong:
     return c_longlong(value)
+
+
+def integers_of(array):
+    """A 1-D integer array of any dtype as load_integer reads it: pointer, size, sign, step."""
+    step = array.strides[0] // array.itemsize
+    return array, c_int(array.itemsize), c_int(array.dtype.kind == "i"), c_wide(step)

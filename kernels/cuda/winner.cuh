@@ -2,6 +2,7 @@
 // smallest unsigned integer that can hold it (1, 2 or 4 bytes).
 #pragma once
 #include "geometry.cuh"
+#include "integers.cuh"
 
 __device__ __forceinline__ offset load_winner(const void* winner, int bytes, offset i) {
   if (bytes == 1) return static_cast<const unsigned char*>(winner)[i];
@@ -29,10 +30,4 @@ __device__ __forceinline__ offset tap_between(const Window& g, const Point& i, o
   const offset t = tap_of(g.d, i.d, z), r = tap_of(g.h, i.h, p), s = tap_of(g.w, i.w, q);
   if (t < 0 || r < 0 || s < 0) return -1;
   return (t * (offset)g.h.window + r) * (offset)g.w.window + s;
-}
-// A failed value check: the kernels that depend on it then write nothing.
-__device__ __forceinline__ bool failed(const wide* bad) { return bad != nullptr && *bad != -1; }
-// Records the smallest position; -1, nothing found yet, is the largest unsigned number.
-__device__ __forceinline__ void record_bad(wide* bad, offset i) {
-  atomicMin(reinterpret_cast<unsigned long long*>(bad), (unsigned long long)i);
 }

@@ -94,7 +94,7 @@ def _source(call, src, out, geometry):
     """src as (A, I, B), apart from out's memory."""
     library = np if call.library == "numpy" else call.backend.array_module()
     values = call.input(src)
-    if library.may_share_memory(values, out):
+    if not call.moved and library.may_share_memory(values, out):
         values = values.copy()
     return values.reshape(geometry.outer, geometry.count, geometry.inner)
 
