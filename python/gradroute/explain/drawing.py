@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+
 from gradroute.errors import BackendError
 
 
-def drawing():
-    """The module that draws."""
+def drawing(name: str = "picture"):
+    """The module of this package that draws."""
     try:
-        from . import picture
+        return importlib.import_module(f".{name}", __package__)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         raise BackendError(
             'a picture needs matplotlib; install it with: python -m pip install "gradroute[plot]"'
         ) from error
-    return picture

@@ -11,7 +11,7 @@ import numpy as np
 from .checks import Check, kernel_check, nudge_check, tolerance
 from .drawing import drawing
 from .hands import Hand, hand_on
-from .readers import Readers, readers
+from .readers import Readers, geometry_of, readers
 from .trace import Trace, check_network, check_weights, reals
 
 _FIELDS = ("consumer", "upstream", "slope", "weight", "product")
@@ -80,8 +80,10 @@ class Explanation:
     losers: tuple
     hand: Hand
     slopes: tuple[str, ...]
-    plane: np.ndarray = field(repr=False)  # the layer's output, one sample: what pictures show
+    # what pictures show: the layer's output for this sample, and the reader's window over it
+    plane: np.ndarray = field(repr=False)
     channels_last: bool = field(default=False, repr=False)
+    window: tuple | None = field(default=None, repr=False)  # (lengths, dilations)
 
     @classmethod
     def of(cls, trace: Trace, layer, unit) -> Explanation:
@@ -117,6 +119,7 @@ class Explanation:
             slopes=slopes,
             plane=plane,
             channels_last=_layout(trace, index) == "channels_last",
+            window=None if end else _window(trace, index, at),
         )
 
     # ---- numbers --------------------------------------------------------------------------
@@ -268,3 +271,11 @@ def _layout(trace, index):
             return layout
     return "channels_first"
 
+
+def _window(trace, index, at):
+    """(lengths, dilations) of the window that the layer ``at`` moves over this layer's output."""
+    layer = trace.layers[at]
+    if layer.kind not in ("conv", "max_pool", "avg_pool") or trace.shape(index) != trace.shape(at):
+        return None
+    geometry, axes = geometry_of(layer, trace.shape(at)), len(trace.shape(at)) - 1
+    return geometry.window[3 - axes :], geometry.dilation[3 - axes :]

@@ -11,18 +11,18 @@ from html import escape
 from .columns import cells
 from .numbers import show
 from .planes import key, plane_of
-from .text import notes, shown_rows
+from .text import notes, shown_rows, wrong_sum
 
 _ROWS = 16
 _STYLE = """<style>
 .gradroute {font-family: system-ui, sans-serif; font-size: 13px; line-height: 1.5}
-.gradroute table {border-collapse: collapse; margin: 4px 0; font-variant-numeric: tabular-nums}
-.gradroute td, .gradroute th {padding: 2px 8px; text-align: right; border: 0; background: none}
+.gradroute table {border-collapse: collapse; margin: 4px 0; font-size: inherit; font-variant-numeric: tabular-nums}
+.gradroute td, .gradroute th {padding: 2px 8px; text-align: right; border: 0; background: none; white-space: nowrap}
 .gradroute th {font-weight: normal; opacity: .65; border-bottom: 1px solid currentColor}
 .gradroute td:first-child, .gradroute th:first-child {text-align: left}
 .gradroute tr.sum td {border-top: 1px solid currentColor; font-weight: bold}
 .gradroute .bar {display: inline-block; height: 10px; vertical-align: middle}
-.gradroute .half {display: inline-block; width: 90px; vertical-align: middle; line-height: 10px}
+.gradroute .half {display: inline-block; width: 90px; vertical-align: middle; height: 10px; line-height: 10px}
 .gradroute .left {text-align: right; border-right: 1px solid currentColor}
 .gradroute .right {text-align: left}
 .gradroute .plus {background: #2166ac}
@@ -84,6 +84,8 @@ def _explanation(e):
         yield _row(["nobody sends it a gradient", "", "", "", "", ""])
     yield _row(["sum", "", "", "", show(e.total, sign=True), ""], role="sum")
     yield "</table>"
+    if wrong_sum(e):
+        yield _line(wrong_sum(e), "quiet")
     for text, role in notes(e):
         yield _line(text, role)
 

@@ -108,7 +108,7 @@ class _Map:
 
         Raises BackendError where matplotlib is missing.
         """
-        return drawing().draw_map(self, path, channel=channel)
+        return drawing("map_picture").draw_map(self, path, channel=channel)
 
 
 @dataclass(frozen=True, eq=False)

@@ -130,7 +130,7 @@ def _table(e, width, rows):
         made.append(line)
     pad = needed - product - len("sum = ")
     total = [(" " * pad + "sum = ", ""), (f"{show(e.total, sign=True):>{product}}", "name")]
-    return [*made, total, *_wrong_sum(e, width)]
+    return [*made, total, *wrapped(wrong_sum(e), width, "quiet")]
 
 
 def _narrow_table(e, found, width, largest):
@@ -143,7 +143,7 @@ def _narrow_table(e, found, width, largest):
         room = width - len(sum_) - 6
         bar = _bar(value, largest, min(room, 12)) if room > 2 else ""
         made.append([("    ", ""), (sum_, ""), (f"  {bar}", _role(value))])
-    return [*made, [("  sum = ", ""), (show(e.total, sign=True), "name")], *_wrong_sum(e, width)]
+    return [*made, [("  sum = ", ""), (show(e.total, sign=True), "name")], *wrapped(wrong_sum(e), width, "quiet")]
 
 
 def _bar(value, largest, width) -> str:
@@ -158,22 +158,20 @@ def _role(value) -> str:
     return "plus" if value > 0 else "minus" if value < 0 else ""
 
 
-def _wrong_sum(e, width):
+def wrong_sum(e) -> str:
     """What the question almost did: add up the upstream gradients and forget the weights."""
     upstream = e.terms["upstream"]
     if not 1 < len(upstream) <= _FEW or e.reader is None:
-        return []
+        return ""
     if abs(upstream.sum() - e.total) <= 1e-3 * abs(upstream).sum():
-        return []
+        return ""
     parts = "".join(
         show(u) if not i else f" - {show(-u)}" if u < 0 else f" + {show(u)}"
         for i, u in enumerate(upstream.tolist())
     )
-    text = (
-        f"(adding up {parts} = {show(upstream.sum())} is not the gradient: "
-        "each is weighed first)"
+    return (
+        f"(adding up {parts} = {show(upstream.sum())} is not the gradient: each is weighed first)"
     )
-    return wrapped(text, width, "quiet")
 
 
 def notes(e) -> list[tuple[str, str]]:
