@@ -53,6 +53,11 @@ def helper(function):
     return numba.njit(**_OPTIONS)(function)
 
 
+def inlined(function):
+    """A helper for inner loops: never a call, which would pass each array as fifteen words."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
 class Kernel:
     """A body and its builds.  ``variants`` are the dtype tuples that warmup compiles."""
 

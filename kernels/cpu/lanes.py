@@ -62,11 +62,11 @@ class _Emit:
         return self.builder.shuffle_vector(one, undefined, self.numbers([0] * self.count))
 
     def between(self, first, end, lane=range):
-        """The lanes whose number (by default their own) lies in first..end-1."""
-        kind = ir.VectorType(_I64, self.count)
-        lanes = ir.Constant(kind, list(lane(self.count)))
-        low = self.builder.icmp_signed(">=", lanes, self.splat(first))
-        return self.builder.and_(low, self.builder.icmp_signed("<", lanes, self.splat(end)))
+        """The lanes whose number (by default their own) lies in first..end-1; both fit 31 bits."""
+        lanes = self.numbers(lane(self.count))
+        first, end = (self.splat(self.builder.trunc(bound, _I32)) for bound in (first, end))
+        low = self.builder.icmp_signed(">=", lanes, first)
+        return self.builder.and_(low, self.builder.icmp_signed("<", lanes, end))
 
     def covers(self, first, end, count):
         zero, last = ir.Constant(_I64, 0), ir.Constant(_I64, count)
