@@ -11,12 +11,100 @@ dropped: cheaper than cutting tiles at every row.
 
 from __future__ import annotations
 
-from .direct import span
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+
+from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .microkernel import tile
-from .program import LAYOUT
-from .vectors import copy_row, fill_row, finite_row, transpose
+from .microkernel import COLUMNS, ROWS, tile
+from .regions import pads
+from .vectors import ITEMSIZE, LANES, copy_row, finite_row, transpose
+
+
+#: Bytes of the block that a thread keeps in its L2: half of the smallest L2 in use (1 MiB).
+BLOCK_BYTES = 512 * 1024
+
+#: ROWS * chunk weights fit half of a 48 KiB L1.
+CHUNK_BYTES = 24 * 1024
+
+
+class Product(NamedTuple):
+    """What the compiled loops need to know beside the blocks.  Offsets count elements."""
+
+    rows: int  # target channels of a group
+    panel: int  # rows of a panel of weights
+    chunk: int  # steps of the sum between tiles
+    columns: int  # of a tile
+    lanes: int
+    step_d: int  # between target elements of a phase
+    step_h: int
+    step_w: int
+    slots: int  # threads with a buffer of their own
+    bias_at: int  # the workspace: whether weights are finite, bias, packed weights, slots
+    packed_at: int
+    slots_at: int
+    slot: int  # length of a slot: its buffer, then its temporary
+    temp_at: int
+    temp: int  # between rows of the temporary
+
+
+PRODUCT = types.NamedUniTuple(int64, len(Product._fields), Product)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Worked out once, when the plan is made."""
+
+    blocks: Blocks
+    product: Product
+    table: np.ndarray  # offset of each (phase, channel, tap) in the buffer
+    phases: np.ndarray  # first, count, base (3 each), taps, taps of the phases before
+    taps: np.ndarray  # window position of each tap of each phase
+    used: np.ndarray  # source phases in the buffer
+    pads: bool
+    size: int  # of the workspace, in elements
+
+
+def build(axes, source, batch, groups, rows, channels, dtype, threads, budget) -> Program:
+    """``source`` is the source's size; ``rows`` and ``channels`` are those of one group.
+
+    ``budget`` is the number of bytes that all threads' buffers may take together.
+    """
+    columns, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
+    limit = min(BLOCK_BYTES, budget // threads) // (item * (channels + ROWS))
+    s, used = blocks(axes, batch, groups, channels, dtype, limit, 4 * threads)
+    phases, taps, table = _tables(axes, used, s)
+    panel = -(-rows // -(-rows // ROWS))
+    depth = channels * int(max(1, phases[:, 9].max()))
+    chunks = -(-depth * panel * item // CHUNK_BYTES)
+    temp = (-(-(s.images * (s.volume + columns * s.block_d)) // lanes) | 1) * lanes
+    packed_at = lanes + -(-groups * rows // lanes) * lanes
+    slots_at = packed_at + -(-groups * rows * channels * len(taps) // lanes) * lanes
+    temp_at = channels * s.plane + 2 * columns
+    slot = temp_at + ROWS * temp + columns
+    product = Product(
+        rows, panel, -(-depth // chunks), columns, lanes,
+        *(axis.phases[0].step for axis in axes),
+        threads, lanes, packed_at, slots_at, slot, temp_at, temp,
+    )  # fmt: skip
+    size = slots_at + threads * slot
+    return Program(s, product, table, phases, taps, used, pads(axes, source), size)
+
+
+def _tables(axes, used, s):
+    phases, taps, table, before = [], [], [], 0
+    for trio, all_taps, offsets in tap_offsets(axes, used, s):
+        phases.append([*(p.first for p in trio), *(p.count for p in trio),
+                       *(p.base for p in trio), len(all_taps), before])  # fmt: skip
+        table += [c * s.plane + offset for c in range(s.channels) for offset in offsets]
+        taps += [[tap.index for tap in three] for three in all_taps]
+        before += len(all_taps)
+    return (np.array(phases, np.int64), np.array(taps, np.int64).reshape(-1, 3),
+            np.array(table, np.int64))  # fmt: skip
 
 
 def run(v, u, w, bias, plan, workspace) -> bool:
@@ -26,15 +114,16 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     """
     dtype, program = v.dtype.name, plan.program
     work = workspace.view(v.dtype)
-    layout, phases = program.layout, program.phases
-    pack(dtype, plan.threads, work, w, bias, phases, program.taps, layout)
+    phases, product = program.phases, program.product
+    pack(dtype, plan.threads, work, w, bias, phases, program.taps, product)
     if program.pads and work[0]:
         return False
-    convolve(dtype, plan.threads, v, u, work, program.table, phases, program.used, layout)
+    convolve(dtype, plan.threads, v, u, work, program.table, phases, program.used,
+             program.blocks, product)  # fmt: skip
     return True
 
 
-@kernel(lambda F: (out(F, 1), array(F, 6), array(F, 1), array(int64, 2), array(int64, 2), LAYOUT))
+@kernel(lambda F: (out(F, 1), array(F, 6), array(F, 1), array(int64, 2), array(int64, 2), PRODUCT))
 def pack(work, w, bias, phases, taps, p):
     """w (G, rows, channels, T, R, S) -> panels [phase][G][panel][channel, tap][row]; the bias.
 
@@ -61,14 +150,15 @@ def pack(work, w, bias, phases, taps, p):
 def _pack_panel(work, to, w, start, rows, taps, before, count, p):
     """``rows`` weights side by side for each (channel, tap) of one phase."""
     _, _, channels, T, R, S = w.shape
+    lanes = p.lanes
     window = step(w, 5) == 1 and step(w, 4) == S and step(w, 3) == R * S and count == T * R * S
     if window and step(w, 2) == count:
-        transpose(work, to, rows, w, start, step(w, 1), rows, channels * count, p.lanes)
+        transpose(work, to, rows, w, start, step(w, 1), rows, channels * count, lanes)
         return
     for c in range(channels):
         at = start + c * step(w, 2)
         if window and count > 1:
-            transpose(work, to + c * count * rows, rows, w, at, step(w, 1), rows, count, p.lanes)
+            transpose(work, to + c * count * rows, rows, w, at, step(w, 1), rows, count, lanes)
             continue
         for tap in range(count):
             t, r, s = taps[before + tap, 0], taps[before + tap, 1], taps[before + tap, 2]
@@ -82,90 +172,33 @@ def _pack_panel(work, to, w, start, rows, taps, before, count, p):
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5), out(F, 1), array(int64, 1), array(int64, 2),
-                   array(int64, 2), LAYOUT))  # fmt: skip
-def convolve(v, u, work, table, phases, used, p):
+                   array(int64, 2), BLOCKS, PRODUCT))  # fmt: skip
+def convolve(v, u, work, table, phases, used, s, p):
     """v = the packed weights over u; each slot is one thread's share of the blocks."""
-    N = u.shape[0]
-    across = (N + p.images - 1) // p.images
-    down = (p.span_d + p.block_d - 1) // p.block_d
-    high = (p.span_h + p.block_h - 1) // p.block_h
-    wide = (p.span_w + p.block_w - 1) // p.block_w
-    tasks = across * p.groups * down * high * wide
+    high = (s.span_h + s.block_h - 1) // s.block_h
+    wide = (s.span_w + s.block_w - 1) // s.block_w
+    tasks = ((s.span_d + s.block_d - 1) // s.block_d * high * wide
+             * ((s.batch + s.images - 1) // s.images) * s.groups)  # fmt: skip
     for slot in prange(p.slots):
         buffer = p.slots_at + slot * p.slot
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
-            rest = task // p.groups
-            g, n0 = task % p.groups, rest // (down * high * wide) * p.images
-            d0 = rest // (high * wide) % down * p.block_d
-            h0 = rest // wide % high * p.block_h
-            w0 = rest % wide * p.block_w
-            images = min(p.images, N - n0)
-            _fill(work, buffer, u, used, n0, images, g, d0, h0, w0, p)
+            g, n0, images, d0, h0, w0 = locate(task, s)
+            for c in range(0, s.channels, s.lanes):  # few at a time: each is in a page of its own
+                fill(work, buffer + c * s.plane, u, used, g * s.channels + c,
+                     min(s.lanes, s.channels - c), n0, images, d0, h0, w0, s)  # fmt: skip
             for phase in range(phases.shape[0]):
-                _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, p)
+                _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, s, p)
 
 
 @helper
-def _fill(work, buffer, u, used, n0, images, g, d0, h0, w0, p):
-    """Copies one block of u, split into its phases, with zeros where it is padded."""
-    C = p.channels
-    depth = min(p.block_d, p.span_d - d0) + p.reach_d
-    height = min(p.block_h, p.span_h - h0) + p.reach_h
-    width = min(p.block_w, p.span_w - w0) + p.reach_w
-    row = p.block_w + p.reach_w
-    plane = (p.block_h + p.reach_h) * row
-    volume = (p.block_d + p.reach_d) * plane
-    zero = u.dtype.type(0)
-    for f in range(used.shape[0]):
-        left = w0 * p.split_w + used[f, 2] - p.lead_w
-        first, end = span(left, p.split_w, u.shape[4], width)
-        first = min(first, width)
-        w_step = step(u, 4) * p.split_w
-        for i in range(images):
-            for z in range(depth):
-                d = (z + d0) * p.split_d + used[f, 0] - p.lead_d
-                for y in range(height):
-                    h = (y + h0) * p.split_h + used[f, 1] - p.lead_h
-                    to = buffer + (f * p.images + i) * volume + z * plane + y * row
-                    if d < 0 or d >= u.shape[2] or h < 0 or h >= u.shape[3]:
-                        for c in range(C):
-                            fill_row(work, to + c * p.plane, zero, width)
-                        continue
-                    start = ((n0 + i) * step(u, 0) + g * C * step(u, 1) + d * step(u, 2)
-                             + h * step(u, 3) + left * step(u, 4) + first * w_step)  # fmt: skip
-                    if first > 0 or end < width:
-                        for c in range(C):
-                            fill_row(work, to + c * p.plane, zero, first)
-                            fill_row(work, to + c * p.plane + end, zero, width - end)
-                    _fill_row(work, to + first, u, start, w_step, end - first, p)
-
-
-@helper
-def _fill_row(work, to, u, start, w_step, width, p):
-    """One row of every channel; channels last is a transposition."""
-    c_step = step(u, 1)
-    if w_step == 1:
-        for c in range(p.channels):
-            copy_row(work, to + c * p.plane, u, start + c * c_step, width)
-    elif c_step == 1:
-        transpose(work, to, p.plane, u, start, w_step, width, p.channels, p.lanes)
-    else:
-        for c in range(p.channels):
-            for q in range(width):
-                store(work, to + c * p.plane + q, load(u, start + c * c_step + q * w_step))
-
-
-@helper
-def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, p):
+def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, s, p):
     """Every panel of weights over the part of the block that belongs to one target phase."""
-    first_d, depth = _overlap(phases[phase, 6], phases[phase, 3], d0, p.block_d)
-    first_h, height = _overlap(phases[phase, 7], phases[phase, 4], h0, p.block_h)
-    first_w, width = _overlap(phases[phase, 8], phases[phase, 5], w0, p.block_w)
+    first_d, depth = _overlap(phases[phase, 6], phases[phase, 3], d0, s.block_d)
+    first_h, height = _overlap(phases[phase, 7], phases[phase, 4], h0, s.block_h)
+    first_w, width = _overlap(phases[phase, 8], phases[phase, 5], w0, s.block_w)
     if depth <= 0 or height <= 0 or width <= 0:
         return
-    row = p.block_w + p.reach_w
-    plane = (p.block_h + p.reach_h) * row
-    volume = (p.block_d + p.reach_d) * plane
+    row, plane, volume = s.row, s.area, s.volume
     b = buffer + (first_d - d0) * plane + (first_h - h0) * row + first_w - w0
     # runs of buffer positions that one tile after the other covers, as long as they can be
     length, runs, run_step = (height - 1) * row + width, depth, plane
@@ -178,7 +211,7 @@ def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, p):
     total_runs = images * runs if image_runs else 1
     temp = buffer + p.temp_at
     count, before = phases[phase, 9], phases[phase, 10]
-    K = count * p.channels
+    K = count * s.channels
     vo = (n0 * step(v, 0)
           + (phases[phase, 0] + (first_d - phases[phase, 6]) * p.step_d) * step(v, 2)
           + (phases[phase, 1] + (first_h - phases[phase, 7]) * p.step_h) * step(v, 3)
@@ -188,7 +221,7 @@ def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, p):
     for k0 in range(0, p.rows, p.panel):
         rows = min(p.panel, p.rows - k0)
         k = g * p.rows + k0
-        a = p.packed_at + p.channels * (p.groups * p.rows * before + k * count)
+        a = p.packed_at + s.channels * (s.groups * p.rows * before + k * count)
         chunk = 0
         while True:
             steps = min(p.chunk, K - chunk)
@@ -196,7 +229,7 @@ def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, p):
                 source = b + r // runs * volume + r % runs * run_step
                 for j in range(0, length, p.columns):
                     tile(rows, work, a + chunk * rows, rows, work, source + j,
-                         table, before * p.channels + chunk, steps,
+                         table, before * s.channels + chunk, steps,
                          work, temp + r * padded + j, p.temp, work, p.bias_at + k, chunk)  # fmt: skip
             chunk += p.chunk
             if chunk >= K:

@@ -15,7 +15,7 @@ import numpy as np
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
-from . import program, regions
+from . import implicit_gemm, regions
 from .vectors import ITEMSIZE, TARGET
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
@@ -57,15 +57,15 @@ def _implicit_gemm(made, g, dtype, settings):
     item = ITEMSIZE[dtype]
     if settings.workspace_limit is not None:
         budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
-    built = program.build(
+    built = implicit_gemm.build(
         axes, source, g.batch, g.groups, rows, channels, dtype, made.threads, max(budget, 1)
     )
     size = built.size * item
     if settings.workspace_limit is not None and size > settings.workspace_limit:
         return made  # the direct loops need none
-    p = built.layout
-    blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": p.images,
-                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    p, s = built.product, built.blocks
+    blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": s.images,
+                "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
     return replace(made, algorithm="implicit_gemm", workspace_bytes=size, blocking=blocking,
                    program=built)  # fmt: skip
 

@@ -1,0 +1,169 @@
+"""Blocks of a padded source: which there are, and the copy of one into a buffer.
+
+A block is some images by a box of buffer positions (regions.py).  Its buffer is
+
+    [channel][source phase][image][d][h][w]        channels ``plane`` elements apart
+
+with zeros where the source is padded.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import int64, types
+
+from .direct import span
+from .jit import helper
+from .memory import load, step, store
+from .regions import source_phases, target_phases
+from .vectors import LANES, copy_row, fill_row, transpose
+
+
+class Blocks(NamedTuple):
+    """What the compiled loops need to know.  Offsets and lengths count elements."""
+
+    batch: int
+    groups: int
+    channels: int  # of a group
+    split_d: int  # source phases per axis, and the other numbers of regions.Axis
+    split_h: int
+    split_w: int
+    lead_d: int
+    lead_h: int
+    lead_w: int
+    span_d: int
+    span_h: int
+    span_w: int
+    reach_d: int
+    reach_h: int
+    reach_w: int
+    images: int  # in a block
+    block_d: int  # buffer positions of a block, without reach
+    block_h: int
+    block_w: int
+    row: int  # between rows, planes, images and channels of a buffer
+    area: int
+    volume: int
+    plane: int
+    lanes: int
+
+
+BLOCKS = types.NamedUniTuple(int64, len(Blocks._fields), Blocks)
+
+
+def blocks(axes, batch, groups, channels, dtype, limit, shares) -> tuple[Blocks, np.ndarray]:
+    """Blocks of at most ``limit`` positions a source phase, if there can be ``shares`` of them.
+
+    With the source phases that are copied, as an array of their (d, h, w).
+    """
+    used = source_phases(axes)
+    spans, reach = ([getattr(axis, name) for axis in axes] for name in ("span", "reach"))
+    images, block = _cut(batch, spans, reach, max(1, limit // max(1, len(used))), groups, shares)
+    depth, height, row = (b + r for b, r in zip(block, reach))
+    volume = depth * height * row
+    lanes = LANES[dtype]
+    # an odd number of vectors between channels spreads them over all sets of the cache
+    plane = (-(-len(used) * images * volume // lanes) | 1) * lanes
+    made = Blocks(
+        batch, groups, channels, *(axis.split for axis in axes), *(axis.lead for axis in axes),
+        *spans, *reach, images, *block, row, height * row, volume, plane, lanes,
+    )  # fmt: skip
+    return made, np.array(used, np.int64).reshape(-1, 3)
+
+
+def _cut(batch, spans, reach, limit, groups, shares):
+    """(images, (d, h, w)) of a block."""
+    block = list(spans)
+
+    def size():
+        return math.prod(b + r for b, r in zip(block, reach))
+
+    for axis in range(3):
+        while size() > limit and block[axis] > 1:
+            parts = -(-spans[axis] // block[axis]) + 1
+            block[axis] = min(-(-spans[axis] // parts), block[axis] - 1)
+    images = max(1, min(limit // size(), -(-batch * groups // shares), batch))
+    while _pieces(spans, block) * -(-batch // images) * groups < shares and math.prod(block) > 256:
+        axis = next(axis for axis in range(3) if block[axis] > 1)
+        block[axis] = -(-block[axis] // 2)
+    return images, tuple(block)
+
+
+def _pieces(spans, block):
+    return math.prod(-(-span // length) for span, length in zip(spans, block))
+
+
+def count(s: Blocks) -> int:
+    """The number of blocks, all groups together."""
+    pieces = _pieces((s.span_d, s.span_h, s.span_w), (s.block_d, s.block_h, s.block_w))
+    return pieces * -(-s.batch // s.images) * s.groups
+
+
+def tap_offsets(axes, used, s: Blocks):
+    """For each target phase: its phase trio, its taps, and each tap's offset in a channel."""
+    place = {tuple(phase): i * s.images * s.volume for i, phase in enumerate(used.tolist())}
+    for trio, all_taps in target_phases(axes):
+        yield trio, all_taps, [
+            place[tuple(tap.phase for tap in taps)]
+            + taps[0].shift * s.area + taps[1].shift * s.row + taps[2].shift
+            for taps in all_taps
+        ]  # fmt: skip
+
+
+@helper
+def locate(task, s):
+    """(group, first image, images, first d, h and w) of block ``task``."""
+    high = (s.span_h + s.block_h - 1) // s.block_h
+    wide = (s.span_w + s.block_w - 1) // s.block_w
+    pieces = (s.span_d + s.block_d - 1) // s.block_d * high * wide
+    rest = task // s.groups
+    n0, piece = rest // pieces * s.images, rest % pieces
+    return (task % s.groups, n0, min(s.images, s.batch - n0), piece // (high * wide) * s.block_d,
+            piece // wide % high * s.block_h, piece % wide * s.block_w)  # fmt: skip
+
+
+@helper
+def fill(work, buffer, u, used, c0, channels, n0, images, d0, h0, w0, s):
+    """Copies the channels c0, c0 + 1, ... of one block, with zeros where it is padded."""
+    width = min(s.block_w, s.span_w - w0) + s.reach_w
+    zero = u.dtype.type(0)
+    w_step = step(u, 4) * s.split_w
+    for f in range(used.shape[0]):
+        left = w0 * s.split_w + used[f, 2] - s.lead_w
+        first, end = span(left, s.split_w, u.shape[4], width)
+        first = min(first, width)
+        for i in range(images):
+            for z in range(min(s.block_d, s.span_d - d0) + s.reach_d):
+                d = (z + d0) * s.split_d + used[f, 0] - s.lead_d
+                for y in range(min(s.block_h, s.span_h - h0) + s.reach_h):
+                    h = (y + h0) * s.split_h + used[f, 1] - s.lead_h
+                    to = buffer + (f * s.images + i) * s.volume + z * s.area + y * s.row
+                    if d < 0 or d >= u.shape[2] or h < 0 or h >= u.shape[3]:
+                        for c in range(channels):
+                            fill_row(work, to + c * s.plane, zero, width)
+                        continue
+                    start = ((n0 + i) * step(u, 0) + c0 * step(u, 1) + d * step(u, 2)
+                             + h * step(u, 3) + left * step(u, 4) + first * w_step)  # fmt: skip
+                    if first > 0 or end < width:
+                        for c in range(channels):
+                            fill_row(work, to + c * s.plane, zero, first)
+                            fill_row(work, to + c * s.plane + end, zero, width - end)
+                    _fill_row(work, to + first, u, start, channels, w_step, end - first, s)
+
+
+@helper
+def _fill_row(work, to, u, start, channels, w_step, width, s):
+    """One row of several channels; channels last is a transposition."""
+    c_step = step(u, 1)
+    if w_step == 1:
+        for c in range(channels):
+            copy_row(work, to + c * s.plane, u, start + c * c_step, width)
+    elif c_step == 1:
+        transpose(work, to, s.plane, u, start, w_step, width, channels, s.lanes)
+    else:
+        for c in range(channels):
+            for q in range(width):
+                store(work, to + c * s.plane + q, load(u, start + c * c_step + q * w_step))
