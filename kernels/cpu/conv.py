@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import columns, direct, implicit_gemm
+from . import columns, direct, implicit_gemm, weight_gradient
 from .matmul import NO_BIAS
 
 
@@ -28,7 +28,8 @@ def conv_dx(dx, dy, w, b, geometry, plan, workspace):
 
 def conv_dw(dw, db, dy, x, geometry, plan, workspace):
     g = geometry
-    direct.dw(dw.dtype.name, plan.threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
+    if plan.algorithm != "implicit_gemm" or not weight_gradient.run(dw, dy, x, plan, workspace):
+        direct.dw(dw.dtype.name, plan.threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
     if db is not None:
         columns.bias_gradient(db.dtype.name, plan.threads, db, dy)
 

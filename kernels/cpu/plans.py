@@ -15,7 +15,7 @@ import numpy as np
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
-from . import implicit_gemm, regions
+from . import implicit_gemm, regions, weight_gradient
 from .vectors import ITEMSIZE, TARGET
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
@@ -43,7 +43,24 @@ def plan(operation, geometry, dtype, settings) -> Plan:
     made = CpuPlan("numba", operation, "direct", threads=threads)
     if operation in ("conv_forward", "conv_dx") and TARGET:
         made = _implicit_gemm(made, geometry, dtype, settings)
+    if operation == "conv_dw" and TARGET:
+        made = _weight_gradient(made, geometry, dtype, settings)
     return made
+
+
+def _weight_gradient(made, g, dtype, settings):
+    item, budget = ITEMSIZE[dtype], BUFFER_BYTES // 2
+    if settings.workspace_limit is not None:
+        budget = settings.workspace_limit // 2
+    built = weight_gradient.build(regions.forward_axes(g), g, dtype, made.threads, max(1, budget))
+    size = built.size * item
+    if settings.workspace_limit is not None and size > settings.workspace_limit:
+        return made  # the direct loops need none
+    p, s = built.reduction, built.blocks
+    blocking = {"panel": p.panel, "columns": p.columns, "run": p.run, "parts": p.parts,
+                "images": s.images, "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
+    return replace(made, algorithm="implicit_gemm", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
 
 
 def _implicit_gemm(made, g, dtype, settings):

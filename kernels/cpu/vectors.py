@@ -209,15 +209,58 @@ def _transpose_edge(typing, target, to, target_step, source, start, source_step,
         for i in range(e.lanes):
             row = builder.select(builder.icmp_signed("<", const(i), rows), const(i), last)
             values.append(e.masked_load(e.at(read, builder.mul(source_step, row)), mask))
-        mask = e.first_lanes(rows)
-        for j, value in enumerate(_transposed(e, values)):
-            with builder.if_then(builder.icmp_signed("<", const(j), columns)):
-                e.masked_store(value, e.at(write, builder.mul(target_step, const(j))), mask)
+        _store_rows(e, _transposed(e, values), write, target_step, columns, e.first_lanes(rows))
         return context.get_dummy_value()
 
     index = types.intp
     signature = types.void(target, index, index, source, index, index, index, index)
     return signature, generate
+
+
+def _store_rows(e, values, write, target_step, count, mask):
+    """Stores the first ``count`` vectors, of each the lanes in ``mask``."""
+    build = e.builder
+    for j, value in enumerate(values):
+        with build.if_then(build.icmp_signed("<", const(j), count)):
+            e.masked_store(value, e.at(write, build.mul(target_step, const(j))), mask)
+
+
+@intrinsic
+def _gather_block(typing, target, to, target_step, source, start, table, first, count):
+    """Transposes ``lanes`` rows that start anywhere, of ``count`` elements each."""
+
+    def generate(context, builder, signature, arguments):
+        target, to, target_step, source, start, table, first, count = arguments
+        e = Emitter(builder, signature.args[0].dtype)
+        write = pointer(context, builder, signature.args[0], target, to)
+        read = pointer(context, builder, signature.args[3], source, start)
+        offsets = pointer(context, builder, signature.args[5], table, first)
+        rows = [e.at(read, builder.load(builder.gep(offsets, [const(i)])))
+                for i in range(e.lanes)]  # fmt: skip
+        with builder.if_else(builder.icmp_signed(">=", count, const(e.lanes))) as (full, part):
+            with full:
+                values = _transposed(e, [builder.load(row, align=e.size) for row in rows])
+                for j, value in enumerate(values):
+                    at = e.at(write, builder.mul(target_step, const(j)))
+                    builder.store(value, at, align=e.size)
+            with part:
+                mask = e.first_lanes(count)
+                values = _transposed(e, [e.masked_load(row, mask) for row in rows])
+                every = e.first_lanes(const(e.lanes))
+                _store_rows(e, values, write, target_step, count, every)
+        return context.get_dummy_value()
+
+    index = types.intp
+    signature = types.void(target, index, index, source, index, table, index, index)
+    return signature, generate
+
+
+@helper
+def gather_transpose(target, to, target_step, source, start, table, first, count, lanes):
+    """target[to + j*target_step + i] = source[start + table[first + i] + j], i < lanes, j < count."""
+    for j in range(0, count, lanes):
+        _gather_block(target, to + j * target_step, target_step, source, start + j, table, first,
+                      count - j)  # fmt: skip
 
 
 def _transposed(e, rows):
