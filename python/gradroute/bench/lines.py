@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .record import PYTORCH, Row, groups, summarize
+from .record import ABSENT, PYTORCH, Row, groups, summarize
 
 
 def _time(seconds):
@@ -25,7 +25,7 @@ def _short(side):
 def line(row: Row, sides: list[str]) -> str:
     times = "".join(f" {_time(row.seconds(side))}" for side in sides)
     error = row.timings[0].error
-    notes = [f"{t.side}: {t.note}" for t in row.timings if t.note and "no such" not in t.note]
+    notes = [f"{t.side}: {t.note}" for t in row.timings if t.seconds is None and t.note != ABSENT]
     return (
         f"{row.op:16} {row.name:26}{times} {ratio(row.over('pytorch')):>8} "
         f"{ratio(row.over(*PYTORCH)):>7} {'-' if error is None else f'{error:.1e}':>8}"

@@ -13,7 +13,7 @@ import numpy as np
 from .cases import Case
 from .peers import Peer, peer_class
 from .peers.ours import Ours
-from .record import Row, Timing
+from .record import ABSENT, Row, Timing
 
 #: largest relative L2 error to float64 with which a result counts as the same
 TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-13}
@@ -61,20 +61,28 @@ def alternate(calls: list, seconds: float, least: int = 3, most: int = 1000) -> 
 
     Each timed call comes right after an untimed one of its own side: worker threads that the
     other side left spinning, and caches that it filled, are then gone.  Every second round goes
-    backwards, so that no side always follows the same one.
+    backwards, so that no side always follows the same one.  Each side is timed ``least`` times
+    at least, but one that has taken far longer than its share is not waited for again.
     """
     times = [[] for _ in calls]
     clock = time.perf_counter
     end = clock() + seconds
-    order = list(range(len(calls)))
-    while calls and (len(times[0]) < least or (clock() < end and len(times[0]) < most)):
-        for side in order:
+    patience = max(1.0, 5 * seconds)
+    waiting = list(range(len(calls)))
+    while waiting:
+        for side in waiting:
             call = calls[side]
             call()
             start = clock()
             call()
             times[side].append(clock() - start)
-        order.reverse()
+        now = clock()
+        waiting = [
+            side
+            for side in reversed(waiting)
+            if 2 * sum(times[side]) < patience
+            and (len(times[side]) < least or (now < end and len(times[side]) < most))
+        ]
     return times
 
 
@@ -83,14 +91,15 @@ def _checked(peer: Peer, case: Case, inputs, wanted, dtype) -> tuple[object, Tim
     try:
         run = peer.prepare(case, inputs)
         if run is None:
-            return None, Timing(peer.name, note="has no such operation")
-        error = error_to(wanted, run.read(run.call()))
+            return None, Timing(peer.name, note=ABSENT)
+        got = run.read(run.call())
+        error = error_to(wanted[: len(got)] if run.note else wanted, got)
     except Exception as failure:  # whatever a library raises becomes the row's note
         text = str(failure).strip().splitlines()
         return None, Timing(peer.name, note=f"{type(failure).__name__}: {text[0] if text else ''}")
     if not error <= TOLERANCE[dtype]:
         return None, Timing(peer.name, error=error, note=f"wrong: error {error:.1e} to float64")
-    return run.call, Timing(peer.name, error=error)
+    return run.call, Timing(peer.name, error=error, note=run.note)
 
 
 def measure(case: Case, ours: Ours, peers: list[Peer], *, seconds: float, dtype: str) -> Row:

@@ -11,12 +11,16 @@ from pathlib import Path
 from .cases import FAMILIES
 
 OURS = "gradroute"
+ABSENT = "has no such operation"  # the note of a side that does not take part
 PYTORCH = ("pytorch", "pytorch channels_last")
 
 
 @dataclass
 class Timing:
-    """One side of a row; seconds is the median, None where the note says why."""
+    """One side of a row; seconds is the median, or None where the note says why.
+
+    With a time, the note says what that side does more or less than gradroute.
+    """
 
     side: str
     seconds: float | None = None

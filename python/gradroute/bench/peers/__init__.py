@@ -13,10 +13,15 @@ from typing import Any, NamedTuple
 
 
 class Run(NamedTuple):
-    """``call()`` computes and waits for the result; ``read(result)`` lists it as NumPy arrays."""
+    """``call()`` computes and waits for the result; ``read(result)`` lists it as NumPy arrays.
+
+    ``note`` says what the call does more or less than gradroute's; with one, read may list fewer
+    arrays than gradroute gives.
+    """
 
     call: Callable[[], Any]
     read: Callable[[Any], list]
+    note: str = ""
 
 
 class Peer:
@@ -45,6 +50,10 @@ class Peer:
 _KNOWN = {
     "pytorch": ("pytorch", "Default"),
     "pytorch channels_last": ("pytorch", "ChannelsLast"),
+    "jax": ("jax_xla", "Jax"),
+    "onnxruntime": ("onnx_runtime", "OnnxRuntime"),
+    "mygrad": ("mygrad_peer", "MyGrad"),
+    "numpy im2col": ("numpy_im2col", "Im2col"),
 }
 
 
