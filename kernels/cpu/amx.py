@@ -24,7 +24,7 @@ import sys
 
 import numpy as np
 from llvmlite import ir
-from numba import types, uint32
+from numba import float32, types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
@@ -188,7 +188,7 @@ def split_pairs(typing, work, first, second, words, part, count):
 
     words[w + p*part + j] = part p of work[first + j] and, in the upper half, of work[second + j].
     Offsets count elements; ``count`` is rounded up to whole vectors.  Returns the largest
-    magnitude seen, as its bits.
+    magnitude seen.
     """
     lanes = 16
 
@@ -225,17 +225,18 @@ def split_pairs(typing, work, first, second, words, part, count):
             builder.module, ir.FunctionType(ir.IntType(32), [integers]),
             f"llvm.vector.reduce.umax.v{lanes}i32",
         )  # fmt: skip
-        return builder.call(reduce, [builder.load(largest)])
+        bits = builder.call(reduce, [builder.load(largest)])
+        return builder.bitcast(bits, ir.FloatType())
 
     index = types.intp
-    return uint32(work, index, index, index, index, index), generate
+    return float32(work, index, index, index, index, index), generate
 
 
 @intrinsic
 def split_row(typing, work, source, to):
     """Cuts DEPTH float32 into rows of bfloat16, STEP_BYTES / PARTS bytes apart.
 
-    ``source`` counts elements, ``to`` bytes of ``work``.  Returns the largest magnitude's bits.
+    ``source`` counts elements, ``to`` bytes of ``work``.  Returns the largest magnitude.
     """
 
     def generate(context, builder, signature, arguments):
@@ -259,6 +260,6 @@ def split_row(typing, work, source, to):
             builder.module, ir.FunctionType(ir.IntType(32), [integers]),
             f"llvm.vector.reduce.umax.v{DEPTH}i32",
         )  # fmt: skip
-        return builder.call(reduce, [size])
+        return builder.bitcast(builder.call(reduce, [size]), ir.FloatType())
 
-    return uint32(work, types.intp, types.intp), generate
+    return float32(work, types.intp, types.intp), generate
