@@ -221,45 +221,55 @@ def split_pairs(typing, work, first, second, words, part, count):
                 builder.store(word, at(to, integers), align=4)
                 values = [builder.fsub(value, builder.bitcast(one, vector))
                           for value, one in zip(values, cut)]  # fmt: skip
-        reduce = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.IntType(32), [integers]),
-            f"llvm.vector.reduce.umax.v{lanes}i32",
-        )  # fmt: skip
-        bits = builder.call(reduce, [builder.load(largest)])
-        return builder.bitcast(bits, ir.FloatType())
+        return _largest(builder, builder.load(largest), integers)
 
     index = types.intp
     return float32(work, index, index, index, index, index), generate
 
 
 @intrinsic
-def split_row(typing, work, source, to):
-    """Cuts DEPTH float32 into rows of bfloat16, STEP_BYTES / PARTS bytes apart.
+def split_row(typing, work, source, to, part, count):
+    """Cuts a row of float32 into one row of bfloat16 for each part, ``part`` bytes apart.
 
-    ``source`` counts elements, ``to`` bytes of ``work``.  Returns the largest magnitude.
+    ``source`` counts elements, ``to`` bytes of ``work``; ``count`` is rounded up to a multiple of
+    DEPTH.  Returns the largest magnitude seen.
     """
 
     def generate(context, builder, signature, arguments):
-        work, source, to = arguments
+        work, source, to, part, count = arguments
         vector = ir.VectorType(ir.FloatType(), DEPTH)
         integers = ir.VectorType(ir.IntType(32), DEPTH)
         halves = ir.VectorType(ir.IntType(16), DEPTH)
         base = _bytes(context, builder, signature.args[0], work, const(0))
-        start = builder.gep(base, [builder.mul(source, const(4))])
-        value = builder.load(builder.bitcast(start, vector.as_pointer()), align=4)
-        size = builder.and_(builder.bitcast(value, integers),
-                            ir.Constant(integers, [0x7FFFFFFF] * DEPTH))  # fmt: skip
-        upper = ir.Constant(integers, [0xFFFF0000] * DEPTH)
-        for p in range(PARTS):
-            cut = builder.and_(builder.bitcast(value, integers), upper)
-            half = builder.trunc(builder.lshr(cut, ir.Constant(integers, [16] * DEPTH)), halves)
-            row = builder.gep(base, [builder.add(to, const(p * (STEP_BYTES // PARTS)))])
-            builder.store(half, builder.bitcast(row, halves.as_pointer()), align=2)
-            value = builder.fsub(value, builder.bitcast(cut, vector))
-        reduce = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.IntType(32), [integers]),
-            f"llvm.vector.reduce.umax.v{DEPTH}i32",
-        )  # fmt: skip
-        return builder.bitcast(builder.call(reduce, [size]), ir.FloatType())
 
-    return float32(work, types.intp, types.intp), generate
+        def splat(value):
+            return ir.Constant(integers, [value] * DEPTH)
+
+        largest = cgutils.alloca_once_value(builder, splat(0))
+        with cgutils.for_range_slice(builder, const(0), count, const(DEPTH), _INT) as (j, _):
+            start = builder.gep(base, [builder.mul(builder.add(source, j), const(4))])
+            value = builder.load(builder.bitcast(start, vector.as_pointer()), align=4)
+            size = builder.and_(builder.bitcast(value, integers), splat(0x7FFFFFFF))
+            seen = builder.load(largest)
+            larger = builder.icmp_unsigned(">", size, seen)
+            builder.store(builder.select(larger, size, seen), largest)
+            for p in range(PARTS):
+                cut = builder.and_(builder.bitcast(value, integers), splat(0xFFFF0000))
+                half = builder.trunc(builder.lshr(cut, splat(16)), halves)
+                row = builder.add(to, builder.add(builder.mul(part, const(p)),
+                                                  builder.mul(j, const(2))))  # fmt: skip
+                at = builder.bitcast(builder.gep(base, [row]), halves.as_pointer())
+                builder.store(half, at, align=2)
+                value = builder.fsub(value, builder.bitcast(cut, vector))
+        return _largest(builder, builder.load(largest), integers)
+
+    index = types.intp
+    return float32(work, index, index, index, index), generate
+
+
+def _largest(builder, bits, integers):
+    """The largest of a vector of magnitudes, as a float32."""
+    name = f"llvm.vector.reduce.umax.v{integers.count}i32"
+    kind = ir.FunctionType(ir.IntType(32), [integers])
+    reduce = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.bitcast(builder.call(reduce, [bits]), ir.FloatType())

@@ -8,7 +8,19 @@ tap, is 16 rows at one offset.
 
 from __future__ import annotations
 
-from .amx import DEPTH, SHAPES, SIDE, STEP_BYTES, TINY, begin, block, end, split_pairs, split_row
+from .amx import (
+    DEPTH,
+    PARTS,
+    SHAPES,
+    SIDE,
+    STEP_BYTES,
+    TINY,
+    begin,
+    block,
+    end,
+    split_pairs,
+    split_row,
+)
 from .amx_program import FLAGS, PRODUCT
 from .blocks import BLOCKS, count, fill, locate
 from .implicit_gemm import _overlap, _write_row
@@ -50,7 +62,7 @@ def pack(work, w, sources, groups, p):
             to = 4 * p.packed_at + task * STEP_BYTES
             for i in range(SIDE):
                 _weights(work, scratch, w, g, panel * SIDE + i, sources, k, p)
-                size = split_row(work, scratch, to + i * (2 * DEPTH))
+                size = split_row(work, scratch, to + i * (2 * DEPTH), STEP_BYTES // PARTS, DEPTH)
                 largest = max(largest, size)
         store(work, flags + 1, largest)
 

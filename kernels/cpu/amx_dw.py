@@ -1,0 +1,252 @@
+"""dw on AMX tiles: a matrix product that reduces over pixels.
+
+    dw[(c, tap), k] = sum over pixels of x[c, pixel + tap] * dy[k, pixel]
+
+Rows are input channels, columns output channels, and the sum runs along the rows of the padded
+image, DEPTH pixels a step.  x lies in rows of bfloat16, where a tap is only another offset; dy is
+packed two pixels to a word, with zeros where x's rows are wider.  Block by block the threads cut
+both; then each takes blocks of (channels, output channels, tap) and adds to their sums, so that
+every sum has one owner and one order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+
+from .amx import DEPTH, PARTS, SHAPES, SIDE, STEP_BYTES, TINY, begin, block, end, split_row
+from .amx_program import FEW_CHANNELS, FLAGS, LANES, _odd_lines, _round
+from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
+from .jit import array, helper, int64, kernel, out, prange
+from .memory import load, step, store
+from .vectors import copy_row, fill_row, finite_row, transpose
+
+#: Bytes of x and dy, cut, that are worked on at a time: they stay in a 2 MiB L2 beside the sums.
+BLOCK_BYTES = 1280 * 1024
+
+_SQUARE = SIDE * SIDE
+
+
+class Reduction(NamedTuple):
+    """What the compiled loops need beside the blocks.  Offsets count float32."""
+
+    rows: int  # K of a group
+    sources: int  # rows of x: channels, or (channel, tap) where there are few
+    source_sets: int  # of SIDE rows
+    panels: int  # of SIDE output channels
+    taps: int  # offsets at which a row of x is read
+    few: int
+    half_row: int  # between rows of x
+    half_part: int  # between parts of x
+    count: int  # positions of a row of x in use
+    dy_steps: int  # of a panel of dy, at most
+    slots: int
+    x_at: int  # the workspace: flags, x, dy, sums, slots
+    dy_at: int
+    sums_at: int
+    slots_at: int
+    slot: int  # rows of float32, then the same rows cut
+    stage: int  # between the rows of float32
+    cut_at: int
+
+
+REDUCTION = types.NamedUniTuple(int64, len(Reduction._fields), Reduction)
+
+
+@dataclass(frozen=True)
+class Program:
+    blocks: Blocks
+    reduction: Reduction
+    offsets: np.ndarray  # of each tap, in positions
+    used: np.ndarray  # source phases in the buffer
+    size: int  # of the workspace, in bytes
+
+
+#: a row of x is read DEPTH pixels after DEPTH pixels
+_ALONG = np.arange(1 << 14, dtype=np.int64) * (2 * DEPTH)
+
+
+def build(axes, g, threads, budget) -> Program:
+    """For ConvGeometry ``g``; ``budget`` is the number of bytes that x and dy may take."""
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    few = channels < FEW_CHANNELS
+    sources = channels * g.taps if few else channels
+    per_position = 2 * PARTS * (_round(sources, SIDE) + _round(rows, SIDE))
+    limit = max(SIDE, min(BLOCK_BYTES, budget) // per_position)
+    s, used = blocks(axes, g.batch, g.groups, channels, "float32", limit, 1)
+    (_, _, offsets), = tap_offsets(axes, used, s)
+    count = _round(s.images * s.volume * (1 if few else len(used)), DEPTH)
+    half_row = 2 * _odd_lines((count + 2 * DEPTH) // 2)
+    sets, panels = -(-sources // SIDE), -(-rows // SIDE)
+    run = (s.block_h - 1) * s.row + s.block_w
+    dy_steps = s.images * s.block_d * -(-run // DEPTH)
+    taps = 1 if few else len(offsets)
+    x_at = LANES + FLAGS * threads
+    dy_at = x_at + PARTS * sets * SIDE * half_row // 2 + DEPTH
+    sums_at = dy_at + panels * dy_steps * STEP_BYTES // 4
+    slots_at = sums_at + taps * sets * panels * _SQUARE
+    # one row longer than the buffer: a shifted row of x ends behind the last channel
+    stage = _round(max(s.plane, dy_steps * DEPTH), LANES) + DEPTH
+    cut_at = (SIDE + 2) * stage
+    slot = cut_at + PARTS * SIDE * stage // 2 + DEPTH
+    reduction = Reduction(
+        rows, sources, sets, panels, taps, int(few), half_row, sets * SIDE * half_row, count,
+        dy_steps, threads, x_at, dy_at, sums_at, slots_at, slot, stage, cut_at,
+    )  # fmt: skip
+    return Program(s, reduction, np.array(offsets, np.int64), used, 4 * (slots_at + threads * slot))
+
+
+def run(dw, dy, x, plan, workspace) -> bool:
+    """False, and dw is to be computed otherwise, if it is not finite or the data's scale is tiny."""
+    program = plan.program
+    work = workspace[: program.size].view("float32")
+    p = program.reduction
+    work[: p.x_at] = 0
+    reduce("float32", plan.threads, dw, dy, x, work, SHAPES, _ALONG, program.offsets, program.used,
+           _pieces(program.blocks), program.blocks, p)  # fmt: skip
+    broken, source, gradient = work[LANES : p.x_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
+    return not (broken or 0 < source < TINY or 0 < gradient < TINY)
+
+
+def _pieces(s):
+    """Blocks of one group."""
+    spans, block = (s.span_d, s.span_h, s.span_w), (s.block_d, s.block_h, s.block_w)
+    return math.prod(-(-span // n) for span, n in zip(spans, block)) * -(-s.batch // s.images)
+
+
+@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 5), out(F, 1), array("uint8", 1),
+                   array(int64, 1), array(int64, 1), array(int64, 2), int64, BLOCKS, REDUCTION),
+        variants=("float32",))  # fmt: skip
+def reduce(dw, dy, x, work, shapes, along, offsets, used, pieces, s, p):
+    """dw, one block of x and dy after the other."""
+    zero = work.dtype.type(0)
+    for slot in prange(p.slots):  # what lies between and behind the rows must be finite
+        start = p.slots_at + slot * p.slot
+        fill_row(work, start, zero, p.slot)
+    fill_row(work, p.x_at, zero, p.dy_at - p.x_at)
+    for g in range(s.groups):
+        for piece in range(pieces):
+            _, n0, images, d0, h0, w0 = locate(piece * s.groups, s)
+            tasks = p.source_sets + p.panels
+            for slot in prange(p.slots):
+                for task in range(slot, tasks, p.slots):
+                    if task < p.source_sets:
+                        _cut_x(work, x, offsets, used, slot, g, task, n0, images, d0, h0, w0, s, p)
+                    else:
+                        _cut_dy(work, dy, slot, g, task - p.source_sets, n0, images, d0, h0, w0,
+                                s, p)  # fmt: skip
+            tasks = p.source_sets * p.panels * p.taps
+            for slot in prange(p.slots):
+                begin(shapes)
+                for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
+                    _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p)
+                end()
+        for slot in prange(p.slots):
+            for k in range(slot * p.rows // p.slots, (slot + 1) * p.rows // p.slots):
+                _finish(dw, work, slot, g, k, pieces == 0, p)
+
+
+@helper
+def _cut_x(work, x, offsets, used, slot, g, task, n0, images, d0, h0, w0, s, p):
+    """SIDE rows of x, padded, as bfloat16 parts."""
+    stage = p.slots_at + slot * p.slot
+    first = task * SIDE
+    c0 = 0 if p.few else first
+    channels = min(s.channels if p.few else SIDE, s.channels - c0)
+    fill(work, stage, x, used, g * s.channels + c0, channels, n0, images, d0, h0, w0, s)
+    flags = LANES + slot * FLAGS
+    largest = load(work, flags + 1)
+    for i in range(min(SIDE, p.sources - first)):
+        source = stage + i * s.plane
+        if p.few:
+            source = stage + (first + i) // offsets.size * s.plane + offsets[(first + i) % offsets.size]
+        to = 4 * p.x_at + 2 * (first + i) * p.half_row
+        size = split_row(work, source, to, 2 * p.half_part, p.count)
+        largest = max(largest, size)
+    store(work, flags + 1, largest)
+
+
+@helper
+def _cut_dy(work, dy, slot, g, panel, n0, images, d0, h0, w0, s, p):
+    """SIDE rows of dy, spread to the width of x's rows, packed two pixels to a word."""
+    stage = p.slots_at + slot * p.slot
+    cut = 4 * (stage + p.cut_at)
+    depth, height = min(s.block_d, s.span_d - d0), min(s.block_h, s.span_h - h0)
+    width = min(s.block_w, s.span_w - w0)
+    run = ((height - 1) * s.row + width + DEPTH - 1) // DEPTH * DEPTH
+    length = images * depth * run
+    zero = work.dtype.type(0)
+    flags = LANES + slot * FLAGS
+    largest = load(work, flags + 2)
+    for i in range(SIDE):
+        k = panel * SIDE + i
+        row = stage + i * p.stage
+        fill_row(work, row, zero, length)
+        if k < p.rows:
+            for part in range(images * depth):
+                for y in range(height):
+                    source = ((n0 + part // depth) * step(dy, 0) + (g * p.rows + k) * step(dy, 1)
+                              + (d0 + part % depth) * step(dy, 2) + (h0 + y) * step(dy, 3)
+                              + w0 * step(dy, 4))  # fmt: skip
+                    to = row + part * run + y * s.row
+                    if step(dy, 4) == 1:
+                        copy_row(work, to, dy, source, width)
+                    else:
+                        for q in range(width):
+                            store(work, to + q, load(dy, source + q * step(dy, 4)))
+        size = split_row(work, row, cut + 2 * i * p.stage, 2 * SIDE * p.stage, length)
+        largest = max(largest, size)
+    store(work, flags + 2, largest)
+    # [part][16 columns at a time][pair of pixels][column], each element a word of two pixels
+    for k in range(length // DEPTH):
+        to = p.dy_at + (panel * p.dy_steps + k) * (STEP_BYTES // 4)
+        for part in range(PARTS):
+            for half in range(2):
+                source = cut // 4 + (part * SIDE + half * 16) * p.stage // 2 + k * (DEPTH // 2)
+                transpose(work, to + (part * 2 + half) * 256, 16, work, source, p.stage // 2,
+                          16, 16, LANES)  # fmt: skip
+
+
+@helper
+def _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p):
+    """Adds a block of pixels to the sums of one (channels, output channels, tap)."""
+    panel, rest = task % p.panels, task // p.panels
+    tap, first = rest % p.taps, rest // p.taps * SIDE
+    depth, height = min(s.block_d, s.span_d - d0), min(s.block_h, s.span_h - h0)
+    width = min(s.block_w, s.span_w - w0)
+    steps = ((height - 1) * s.row + width + DEPTH - 1) // DEPTH
+    shift = 0 if p.few else offsets[tap]
+    sums = 4 * (p.sums_at + task * _SQUARE)
+    for run in range(images * depth):
+        at = run // depth * s.volume + run % depth * s.area + shift
+        x = 4 * p.x_at + 2 * (first * p.half_row + at)
+        dy = 4 * p.dy_at + (panel * p.dy_steps + run * steps) * STEP_BYTES
+        block(work, x, 1, 2 * p.half_row, 32 * p.half_row, 2 * p.half_part,
+              dy, 0, 64, 1024, STEP_BYTES // PARTS,
+              along, 0, steps, sums, 4 * SIDE, piece + run)  # fmt: skip
+
+
+@helper
+def _finish(dw, work, slot, g, k, empty, p):
+    """Writes the sums of one output channel to dw."""
+    _, C, T, R, S = dw.shape
+    flags = LANES + slot * FLAGS
+    taps = T * R * S
+    scratch = p.slots_at + slot * p.slot
+    panel, column = k // SIDE, k % SIDE
+    for c in range(C):
+        for tap in range(taps):
+            source = c * taps + tap if p.few else c
+            block_of = (source // SIDE * p.taps + (0 if p.few else tap)) * p.panels + panel
+            at = p.sums_at + block_of * _SQUARE + source % SIDE * SIDE + column
+            value = work.dtype.type(0) if empty else load(work, at)
+            store(work, scratch + tap, value)
+            to = ((g * p.rows + k) * step(dw, 0) + c * step(dw, 1) + tap // (R * S) * step(dw, 2)
+                  + tap // S % R * step(dw, 3) + tap % S * step(dw, 4))  # fmt: skip
+            store(dw, to, value)
+        if not finite_row(work, scratch, taps):
+            store(work, flags, work.dtype.type(1))
