@@ -5,6 +5,7 @@ from __future__ import annotations
 from .direct import span
 from .jit import array, helper, kernel, out, prange, triple
 from .memory import load, step, store
+from .vectors import sum_row
 
 
 @kernel(lambda F: (out(F, 8), array(F, 5), triple, triple, triple))
@@ -72,19 +73,25 @@ def col2im(x, cols, stride, before, dilation):
 
 @kernel(lambda F: (out(F, 1), array(F, 5)))
 def bias_gradient(db, dy):
-    """db[k] = sum of dy[:, k]: row sums, then plane sums, so that the error stays small."""
+    """db[k] = sum of dy[:, k]: row sums, then image sums, so that the error stays small."""
     N, K, Z, P, Q = dy.shape
-    zero = dy.dtype.type(0)
     for k in prange(K):
-        total = zero
+        total = dy.dtype.type(0)
         for n in range(N):
-            image = zero
-            for z in range(Z):
-                for p in range(P):
-                    at = n * step(dy, 0) + k * step(dy, 1) + z * step(dy, 2) + p * step(dy, 3)
-                    row = zero
-                    for q in range(Q):
-                        row += load(dy, at + q * step(dy, 4))
-                    image += row
+            image = dy.dtype.type(0)
+            for row in range(Z * P):
+                at = (n * step(dy, 0) + k * step(dy, 1) + row // P * step(dy, 2)
+                      + row % P * step(dy, 3))  # fmt: skip
+                image += _row_sum(dy, at, Q)
             total += image
         store(db, k * step(db, 0), total)
+
+
+@helper
+def _row_sum(dy, at, count):
+    if step(dy, 4) == 1:
+        return sum_row(dy, at, count)
+    total = dy.dtype.type(0)
+    for q in range(count):
+        total += load(dy, at + q * step(dy, 4))
+    return total

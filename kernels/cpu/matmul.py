@@ -1,24 +1,177 @@
-"""The matrix product."""
+"""The matrix product: both factors packed for the register tile, block by block.
+
+A task is a block of rows and columns of one product.  For each chunk of the sum it packs the
+block of b into strips one tile wide, then panel after panel of a, and multiplies each panel with
+every strip (Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", 2008).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
+from numba import types
 
-from .jit import array, kernel, out, prange
+from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
+from .microkernel import COLUMNS, ROWS, tile
+from .vectors import ITEMSIZE, LANES, copy_row, fill_row, transpose
 
-NO_BIAS = {name: np.zeros(0, name) for name in ("float32", "float64")}
+NO_BIAS = {name: np.zeros(0, name) for name in ITEMSIZE}
+
+#: Steps of the sum per chunk: a panel of a takes ROWS of them times an element, 14 KiB in float32.
+CHUNK = 256
+
+#: Rows and (float32) columns of a block: the packed block of b takes 512 KiB.
+BLOCK = 512
+
+_STEPS = {name: np.arange(CHUNK, dtype=np.int64) * width for name, width in COLUMNS.items()}
+
+
+class Blocking(NamedTuple):
+    """What the compiled loops need to know.  Offsets and lengths count elements."""
+
+    rows: int  # of a block
+    columns: int
+    panel: int
+    width: int  # of a tile
+    lanes: int
+    chunk: int
+    slots: int  # threads with memory of their own: zeros, a panel of a, strips of b, sums
+    slot: int
+    a_at: int
+    b_at: int
+    c_at: int
+
+
+BLOCKING = types.NamedUniTuple(int64, len(Blocking._fields), Blocking)
+
+
+@dataclass(frozen=True)
+class Program:
+    blocking: Blocking
+    size: int  # of the workspace, in elements
+
+
+def build(g, dtype, threads) -> Program:
+    """The blocks of MatmulGeometry ``g``: few enough to pack cheaply, enough to share."""
+    width, lanes = COLUMNS[dtype], LANES[dtype]
+    down = -(-g.rows // BLOCK)
+    across = -(-g.columns // (BLOCK * 4 // ITEMSIZE[dtype]))
+    while threads > 1 and g.batch * down * across < 4 * threads:
+        if g.columns // across >= max(g.rows // down, 4 * width):
+            across += 1
+        elif g.rows // down >= 4 * ROWS:
+            down += 1
+        else:
+            break
+    rows = -(-max(g.rows, 1) // max(down, 1))
+    columns = -(-max(g.columns, 1) // (max(across, 1) * width)) * width
+    panel = -(-rows // -(-rows // ROWS))
+    chunk = min(CHUNK, max(g.inner, 1))
+    a_at = -(-ROWS // lanes) * lanes
+    b_at = a_at + -(-ROWS * chunk // lanes) * lanes
+    c_at = b_at + chunk * columns
+    slot = c_at + rows * columns
+    made = Blocking(rows, columns, panel, width, lanes, chunk, threads, slot, a_at, b_at, c_at)
+    return Program(made, threads * slot)
 
 
 def matmul(y, a, b, bias, geometry, plan, workspace):
     """y[i] = sum over e of a[i, e] @ b[i, e], plus bias (contract.matmul)."""
-    dtype = y.dtype.name
-    product(dtype, plan.threads, y, a, b, NO_BIAS[dtype] if bias is None else bias)
+    name = y.dtype.name
+    bias = NO_BIAS[name] if bias is None else bias
+    if plan.algorithm == "direct":
+        sums_of_rows(name, plan.threads, y, a, b, bias)
+    else:
+        product(name, plan.threads, y, a, b, bias, workspace.view(y.dtype), _STEPS[name],
+                plan.program.blocking)  # fmt: skip
+
+
+@kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 1), out(F, 1), array(int64, 1),
+                   BLOCKING))  # fmt: skip
+def product(y, a, b, bias, work, steps, p):
+    """y = a @ b + bias; each slot is one thread's share of the blocks."""
+    B, I, J = y.shape
+    down, across = (I + p.rows - 1) // p.rows, (J + p.columns - 1) // p.columns
+    tasks = B * down * across
+    for slot in prange(p.slots):
+        fill_row(work, slot * p.slot, y.dtype.type(0), p.a_at)
+        for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
+            n, rest = task // (down * across), task % (down * across)
+            i0, j0 = rest % down * p.rows, rest // down * p.columns
+            rows, columns = min(p.rows, I - i0), min(p.columns, J - j0)
+            _block(work, slot * p.slot, a, b, bias, n, i0, rows, j0, columns, steps, p)
+            to = n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2)
+            _write(y, to, work, slot * p.slot + p.c_at, rows, columns, p)
+
+
+@helper
+def _block(work, base, a, b, bias, n, i0, rows, j0, columns, steps, p):
+    """The sums of one block, left in the slot's memory, rows p.columns apart."""
+    _, E, _, L = a.shape
+    sums = base + p.c_at
+    if bias.size or E * L == 0:
+        for i in range(rows):
+            to = sums + i * p.columns
+            if bias.size:
+                for j in range(columns):
+                    store(work, to + j, load(bias, (j0 + j) * step(bias, 0)))
+            else:
+                fill_row(work, to, a.dtype.type(0), columns)
+    resume = bias.size
+    for part in range(E * ((L + p.chunk - 1) // p.chunk)):
+        e, l0 = part % E, part // E * p.chunk
+        depth = min(p.chunk, L - l0)
+        start = n * step(b, 0) + e * step(b, 1) + l0 * step(b, 2) + j0 * step(b, 3)
+        for j in range(0, columns, p.width):
+            _pack(work, base + p.b_at + j * depth, p.width, b, start + j * step(b, 3), step(b, 2),
+                  step(b, 3), depth, min(p.width, columns - j), p.lanes)  # fmt: skip
+        start = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + l0 * step(a, 3)
+        for i in range(0, rows, p.panel):
+            count = min(p.panel, rows - i)
+            _pack(work, base + p.a_at, count, a, start + i * step(a, 2), step(a, 3),
+                  step(a, 2), depth, count, p.lanes)  # fmt: skip
+            for j in range(0, columns, p.width):
+                tile(count, work, base + p.a_at, count, work, base + p.b_at + j * depth, steps, 0,
+                     depth, work, sums + i * p.columns + j, p.columns, work, base, resume)
+        resume = 1
+
+
+@helper
+def _pack(work, to, width, source, start, depth_step, step, depth, count, lanes):
+    """work[to + l*width + i] = source[l, i], l < depth, i < count: either axis contiguous."""
+    if step == 1:
+        for at in range(depth):
+            copy_row(work, to + at * width, source, start + at * depth_step, count)
+    elif depth_step == 1:
+        transpose(work, to, width, source, start, step, count, depth, lanes)
+    else:
+        for at in range(depth):
+            for i in range(count):
+                value = load(source, start + at * depth_step + i * step)
+                store(work, to + at * width + i, value)
+
+
+@helper
+def _write(y, to, work, sums, rows, columns, p):
+    """A block of sums to its place in y."""
+    if step(y, 2) == 1:
+        for i in range(rows):
+            copy_row(y, to + i * step(y, 1), work, sums + i * p.columns, columns)
+    elif step(y, 1) == 1:
+        transpose(y, to, step(y, 2), work, sums, p.columns, rows, columns, p.lanes)
+    else:
+        for i in range(rows):
+            for j in range(columns):
+                value = load(work, sums + i * p.columns + j)
+                store(y, to + i * step(y, 1) + j * step(y, 2), value)
 
 
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 1)))
-def product(y, a, b, bias):
-    """One row of y at a time, as a sum of rows of b."""
+def sums_of_rows(y, a, b, bias):
+    """y, one row at a time as a sum of rows of b: for machines without vectors, and tiny sizes."""
     B, I, J = y.shape
     _, E, _, L = a.shape
     for task in prange(B * I):

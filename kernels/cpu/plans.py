@@ -15,7 +15,7 @@ import numpy as np
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
-from . import implicit_gemm, regions, weight_gradient
+from . import implicit_gemm, matmul, regions, weight_gradient
 from .vectors import ITEMSIZE, TARGET
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
@@ -45,7 +45,20 @@ def plan(operation, geometry, dtype, settings) -> Plan:
         made = _implicit_gemm(made, geometry, dtype, settings)
     if operation == "conv_dw" and TARGET:
         made = _weight_gradient(made, geometry, dtype, settings)
+    if operation == "matmul" and TARGET:
+        made = _matmul(made, geometry, dtype, settings)
     return made
+
+
+def _matmul(made, g, dtype, settings):
+    built = matmul.build(g, dtype, made.threads)
+    size = built.size * ITEMSIZE[dtype]
+    if settings.workspace_limit is not None and size > settings.workspace_limit:
+        return made  # the direct loops need none
+    p = built.blocking
+    blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk}
+    return replace(made, algorithm="packed", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
 
 
 def _weight_gradient(made, g, dtype, settings):

@@ -177,6 +177,57 @@ def finite_row(typing, source, start, count):
 
 
 @intrinsic
+def sum_row(typing, source, start, count):
+    """The sum of source[start : start + count]: every lane in order, then the lanes."""
+
+    def generate(context, builder, signature, arguments):
+        source, start, count = arguments
+        e = Emitter(builder, signature.args[0].dtype)
+        read = pointer(context, builder, signature.args[0], source, start)
+        total = cgutils.alloca_once_value(builder, ir.Constant(e.vector, [0.0] * e.lanes))
+
+        def add(values):
+            builder.store(builder.fadd(builder.load(total), values), total)
+
+        e.rows(count, lambda i: add(builder.load(e.at(read, i), align=e.size)),
+               lambda i, mask: add(e.masked_load(e.at(read, i), mask)))  # fmt: skip
+        values, width = builder.load(total), e.lanes // 2
+        while width:
+            other = [(i + width) % e.lanes for i in range(e.lanes)]
+            values, width = builder.fadd(values, e.shuffle(values, values, other)), width // 2
+        return builder.extract_element(values, ir.Constant(ir.IntType(32), 0))
+
+    return source.dtype(source, types.intp, types.intp), generate
+
+
+@intrinsic
+def add_row(typing, target, to, source, start, count):
+    """target[to : to + count] += source[start : start + count]."""
+
+    def generate(context, builder, signature, arguments):
+        target, to, source, start, count = arguments
+        e = Emitter(builder, signature.args[0].dtype)
+        write = pointer(context, builder, signature.args[0], target, to)
+        read = pointer(context, builder, signature.args[2], source, start)
+
+        def full(i):
+            value = builder.load(e.at(read, i), align=e.size)
+            value = builder.fadd(builder.load(e.at(write, i), align=e.size), value)
+            builder.store(value, e.at(write, i), align=e.size)
+
+        def tail(i, mask):
+            value = e.masked_load(e.at(read, i), mask)
+            value = builder.fadd(e.masked_load(e.at(write, i), mask), value)
+            e.masked_store(value, e.at(write, i), mask)
+
+        e.rows(count, full, tail)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(target, index, source, index, index), generate
+
+
+@intrinsic
 def _transpose_block(typing, target, to, target_step, source, start, source_step):
     """A square block, lanes x lanes: log2(lanes) rounds of exchanging halves of pairs of rows."""
 
