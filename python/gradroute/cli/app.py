@@ -11,6 +11,7 @@ import typer
 from gradroute._version import __version__
 
 from .doctor import doctor
+from .explain import explain
 from .train import train
 from .warmup import warmup
 
@@ -30,5 +31,5 @@ def options(version: bool = typer.Option(False, "--version", help="Print the ver
         raise typer.Exit
 
 
-for command in (train, doctor, warmup):
+for command in (train, doctor, explain, warmup):
     app.command()(command)
