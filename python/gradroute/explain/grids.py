@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,18 @@ class Grid:
         for row in self.rows:
             for column in self.columns:
                 yield row, column, float(self.values[row, column])
+
+    def written(self) -> dict:
+        """{(row, column): the value as text}: as many decimals as show the largest's three digits."""
+        sizes = [abs(value) for _, _, value in self.cells() if np.isfinite(value) and value]
+        digits = 2 - math.floor(math.log10(max(sizes))) if sizes else 2
+        if not 0 <= digits <= 4:
+            return {(row, column): f"{value:.2g}" for row, column, value in self.cells()}
+        digits = min(digits, 2) if max(sizes, default=1) >= 0.095 else digits
+        return {
+            (row, column): "0" if value == 0 else f"{value:.{digits}f}"
+            for row, column, value in self.cells()
+        }
 
     def corner(self, row, column) -> tuple[float, float]:
         """The lower left corner of a cell."""

@@ -24,9 +24,9 @@ from .text import notes, shown_rows, wrong_sum
 
 PLUS, MINUS, NONE = "#2166ac", "#d95f02", "#888888"
 _UNIT = 0.3  # inches for one unit of a panel
-_HEIGHT = 13.5
+_HEIGHT = 15.0
 _SIDE = 9.0  # the longer side of a grid
-_WINDOWS = 9  # more windows than this would hide what they outline
+_WINDOWS = 4  # more windows than this would hide what they outline
 #: (colour, line) of the windows drawn over a layer, and of the boxes of those who read through them
 _WINDOW_STYLES = (("#1b9e77", "-"), ("#7570b3", "--"), ("#555555", "-."), ("#a6761d", ":"))
 _HALO = [withStroke(linewidth=2, foreground="white")]
@@ -39,7 +39,7 @@ class Picture(Figure):
         import io
 
         data = io.BytesIO()
-        self.savefig(data, format="png", dpi=110)
+        self.savefig(data, format="png", dpi=80)
         return data.getvalue()
 
 
@@ -114,7 +114,9 @@ class _Panel:
 
     def _cells(self, grid: Grid, title, skip=None):
         self._text(grid.left, grid.top + 0.5, title, size=9.5, weight="bold")
-        size = min(10.0, grid.cell * _UNIT * 72 * 0.27)
+        written = grid.written()
+        longest = max((len(text) for text in written.values()), default=1)
+        size = min(10.0, grid.cell * _UNIT * 72 * 0.85 / (0.64 * max(longest, 3)))
         for row, column, value in grid.cells():
             x, y = grid.corner(row, column)
             face = str(0.99 - 0.3 * grid.shade(value))
@@ -123,8 +125,8 @@ class _Panel:
             )
             if size >= 4 and (row, column) != skip:
                 self._text(
-                    x + grid.cell / 2, y + grid.cell / 2, f"{value:.3g}", ha="center", size=size,
-                    zorder=7, path_effects=_HALO,
+                    x + grid.cell / 2, y + grid.cell / 2, written[row, column], ha="center",
+                    size=size, zorder=7, path_effects=_HALO,
                 )  # fmt: skip
         return size
 
@@ -143,7 +145,8 @@ class _Panel:
         if self.filled:
             self._outline(grid, row, column, fill=True, facecolor="#333333", edgecolor="black")
             x, y = grid.middle(row, column)
-            self._text(x, y, f"{e.value:.3g}", ha="center", size=size, color="white", zorder=5)
+            text = grid.written()[grid.focus]
+            self._text(x, y, text, ha="center", size=size, color="white", zorder=5)
         else:
             self._outline(grid, row, column, edgecolor="black", lw=2.6)
         self._draw_windows(grid)
@@ -156,7 +159,7 @@ class _Panel:
         for number, (place, (high, wide)) in enumerate(places.items()):
             inset = 0.07 * grid.cell * (number + 1)
             x, y = grid.corner(row - place[0] + high - 1, column - place[1])
-            colour, line = _WINDOW_STYLES[number % 4]
+            colour, line = _WINDOW_STYLES[number]
             self.axes.add_patch(
                 Rectangle(
                     (x + inset, y + inset), wide * grid.cell - 2 * inset,
@@ -164,8 +167,9 @@ class _Panel:
                     edgecolor=colour, linestyle=line,
                 )
             )  # fmt: skip
-        if places:
-            many = f"{len(places)} windows" if len(places) > 1 else "1 window"
+        if self.e.taps is not None and len(self.e.taps):
+            count = len(set(map(tuple, self.e.taps.tolist())))
+            many = f"{count:,} windows" if count > 1 else "1 window"
             _, y = grid.corner(grid.rows.stop - 1, column)
             self._text(grid.left, y - 0.5, f"read by {many} of {self.e.reader}", size=8.5)
 
@@ -245,17 +249,19 @@ class _Panel:
         """The boxes on the right, with their term in figures, and a line to the neuron."""
         e = self.e
         found = shown_rows(e, rows)
+        legend = "lines: solid is positive, dashed is negative, and the wider the larger"
+        self._text(left, _HEIGHT - 1.9, legend, size=8, color="#555555")
         head = "upstream × slope × weight = product"
         self._text(left, _HEIGHT - 3.1, "who reads it", size=9.5, weight="bold")
         if not found:
-            self._text(left, _HEIGHT / 2, "nobody sends it a gradient", size=9.5)
+            self._text(left, _HEIGHT / 2, "nobody sends it a gradient, so it gets 0", size=9.5)
             return
         self._text(left + 7.6, _HEIGHT - 3.1, head, size=8.5, color="#555555")
         step = min((_HEIGHT - 6.0 - self.bottom) / len(found), 2.2)
         x, y = grid.corner(*grid.focus)
         target = (x + grid.cell, y + grid.cell / 2)
         chosen = e.largest(rows)[0]
-        styles = dict(zip(self._windows(), _WINDOW_STYLES * 3))
+        styles = dict(zip(self._windows(), _WINDOW_STYLES))
         for number, (consumer, upstream, slope, weight, product) in enumerate(found):
             place = _HEIGHT - 3.9 - step * (number + 0.5)
             colour, line = "#999999", "-"
