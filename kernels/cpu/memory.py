@@ -11,7 +11,7 @@ from __future__ import annotations
 from numba import types
 from numba.extending import intrinsic
 
-from .jit import helper
+from .jit import inlined
 
 
 def _pointer(context, builder, array_type, array, offset):
@@ -41,7 +41,18 @@ def store(typing, array, offset, value):
     return types.void(array, types.intp, array.dtype), generate
 
 
-@helper
+@intrinsic
+def _size_bits(typing, array):
+    """log2 of an element's size: a constant, where ``array.itemsize`` is a field to divide by."""
+
+    def generate(context, builder, signature, arguments):
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        return context.get_constant(types.int64, size.bit_length() - 1)
+
+    return types.int64(array), generate
+
+
+@inlined
 def step(array, axis):
     """The stride of an axis in elements."""
-    return array.strides[axis] // array.itemsize
+    return array.strides[axis] >> _size_bits(array)
