@@ -46,6 +46,8 @@ CONV = _table(
     ("window is the image", (2, 3, 4, 5), (6, 3, 4, 5), {}),
     ("padding pairs", (2, 2, 5, 6), (3, 2, 3, 3), {"padding": ((0, 2), (1, 0))}),
     ("padding beyond the window", (1, 2, 3, 3), (2, 2, 2, 2), {"padding": 4}),
+    ("every window on padding", (2, 2, 5, 1), (3, 2, 1, 2), {
+        "padding": ((0, 0), (5, 0)), "stride": (1, 6)}),
     ("valid", (2, 2, 5, 6), (3, 2, 2, 3), {"padding": "valid"}),
     ("same", (2, 2, 6, 7), (3, 2, 4, 3), {"padding": "same"}),
     ("same strided dilated", (1, 2, 9, 8), (3, 2, 2, 3), {
@@ -89,6 +91,9 @@ CONV_TRANSPOSE = _table(
     ("holes", (2, 2, 3, 4), (2, 3, 2, 2), {"stride": 3, "output_padding": 2}),
     ("crops unevenly", (2, 2, 5, 5), (2, 3, 4, 4), {"padding": ((0, 2), (3, 1))}),
     ("crops beyond the window", (1, 2, 7, 7), (2, 2, 2, 2), {"padding": 2}),
+    ("crops all that was read", (1, 1, 1, 4, 2), (1, 2, 1, 2, 1), {
+        "stride": (1, 2, 1), "padding": ((0, 0), (0, 0), (3, 0)), "output_padding": (0, 0, 2),
+        "dilation": (1, 1, 3)}),
     ("same", (2, 2, 4, 5), (2, 3, 4, 3), {"padding": "same", "stride": 2}),
     ("same with holes", (1, 2, 4, 5), (2, 3, 2, 2), {"padding": "same", "stride": 3}),
     ("groups", (2, 6, 4, 4), (6, 2, 3, 3), {"groups": 2, "stride": 2}),

@@ -134,7 +134,6 @@ def fill(work, buffer, u, used, c0, channels, n0, images, d0, h0, w0, s):
     for f in range(used.shape[0]):
         left = w0 * s.split_w + used[f, 2] - s.lead_w
         first, end = span(left, s.split_w, u.shape[4], width)
-        first = min(first, width)
         for i in range(images):
             for z in range(min(s.block_d, s.span_d - d0) + s.reach_d):
                 d = (z + d0) * s.split_d + used[f, 0] - s.lead_d

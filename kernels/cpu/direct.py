@@ -17,7 +17,7 @@ from .memory import load, step, store
 @helper
 def span(offset, stride, size, count):
     """The outputs o in 0..count-1 with 0 <= o*stride + offset < size, as (first, end)."""
-    first = 0 if offset >= 0 else (stride - 1 - offset) // stride
+    first = 0 if offset >= 0 else min((stride - 1 - offset) // stride, count)
     last = (size - 1 - offset) // stride  # floor, also below zero
     return first, max(first, min(last + 1, count))
 

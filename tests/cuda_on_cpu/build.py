@@ -90,7 +90,7 @@ def build(name: str, text: str, headers: dict, options: tuple) -> Path:
 
     Its kernels are registered with the runner by name, signature and launch bound.
     """
-    entries = [(m["name"], m["bound"] or "1024") for m in _ENTRY.finditer(text)]
+    entries = [(m["name"], (m["bound"] or "1024").split(",")[0]) for m in _ENTRY.finditer(text)]
     stub = f'#include "{name}.cu"\n'
     stub += "".join(f"GR_EXPORT({entry}, {bound})\n" for entry, bound in entries)
     flags = (*BASE, *CHECKS, *options)

@@ -54,9 +54,9 @@ class HostRuntime:
     def function(self, file, opts, kernel):
         from gradroute.kernels.cuda import launch
 
-        key = (file, opts)
+        text, headers = launch.source(file), launch.headers()
+        key = (file, opts, text)
         if key not in self._modules:
-            text, headers = launch.source(file), launch.headers()
             self._modules[key] = HostModule(file, text, headers, opts)
         host = self._modules[key].kernel(kernel)
 
