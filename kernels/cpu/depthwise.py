@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from .jit import Kernel, array, helper, out, prange, triple
 from .memory import load, step, store
-from .strips import PIECE, strip
-from .vectors import TARGET, VECTOR_BYTES, fill_row
+from .strips import LARGEST, PIECE, plane
+from .vectors import TARGET, fill_row
 
 
 def stride_of(g):
@@ -21,7 +21,8 @@ def stride_of(g):
 def serves(g) -> bool:
     """Is this a convolution for the kernels of this file?"""
     few = (g.in_channels // g.groups) * (g.out_channels // g.groups) <= 64
-    return TARGET is not None and g.groups > 1 and few and stride_of(g) is not None
+    small = max(*g.size, *g.out, *g.before, *g.dilation, *g.window) < LARGEST
+    return TARGET is not None and small and g.groups > 1 and few and stride_of(g) is not None
 
 
 def forward(y, x, w, b, g, plan, workspace) -> bool:
@@ -67,7 +68,6 @@ def _planes(name, up, down):
     def body(v, u, w, b, dilation, before):
         N, K, D, P, Q = v.shape
         _, KG, channels, T, R, S = w.shape
-        lanes = VECTOR_BYTES // v.itemsize
         high = PIECE if not apart or dilation[1] == 1 else 1
         wide = PIECE if not apart or dilation[2] == 1 else 1
         for task in prange(N * K):
@@ -97,7 +97,7 @@ def _planes(name, up, down):
                             while s < S:
                                 columns = piece(S - s, wide)
                                 _plane(v, vo, u, uc, w, wc, r, s, rows, columns, start,
-                                       dilation, before, lanes, resume)  # fmt: skip
+                                       dilation, before, resume)  # fmt: skip
                                 resume = 1
                                 s += columns
                             r += rows
@@ -106,7 +106,7 @@ def _planes(name, up, down):
                         fill_row(v, vo + p * step(v, 3), start, Q)
 
     @helper
-    def _plane(v, vo, u, uo, w, wo, r, s, rows, columns, start, dilation, before, lanes, resume):
+    def _plane(v, vo, u, uo, w, wo, r, s, rows, columns, start, dilation, before, resume):
         """One piece of the window over a whole plane."""
         P, Q = v.shape[3], v.shape[4]
         top, left = before[1] - r * dilation[1], before[2] - s * dilation[2]
@@ -116,11 +116,10 @@ def _planes(name, up, down):
             column, last = left // up, (Q - 1 + left) // up + 1
         at = wo + r * step(w, 4) + s * step(w, 5)
         for residue in range(min(every, end - first)):
-            for j in range(column, last, lanes):
-                numbers = (step(u, 3), u.shape[3], u.shape[4], step(w, 4), step(w, 5),
-                           step(v, 3), P, Q, j, first + residue, end,
-                           top, left, every, dilation[2], resume)  # fmt: skip
-                strip(up, down, rows, columns, u, uo, w, at, v, vo, start, numbers)
+            numbers = (step(u, 3), u.shape[3], u.shape[4], step(w, 4), step(w, 5),
+                       step(v, 3), P, Q, column, last, first + residue, end,
+                       top, left, every, dilation[2], resume)  # fmt: skip
+            plane(up, down, rows, columns, u, uo, w, at, v, vo, start, numbers)
 
     body.__name__ = name
     return Kernel(body, lambda F: (out(F, 5), array(F, 5), array(F, 6), array(F, 1),

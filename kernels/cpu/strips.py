@@ -34,9 +34,13 @@ PIECE = 3
 BLOCK = {1: 7, 2: 4}
 
 _INT = ir.IntType(64)
+_I32 = ir.IntType(32)
+
+#: Sizes and paddings stay below this: lanes count columns in 32 bits.
+LARGEST = 2**30
 _FIELDS = ("source_row", "source_rows", "source_columns", "weight_row", "weight_column",
-           "target_row", "target_rows", "target_columns", "column", "first", "end",
-           "top", "left", "every", "spread", "resume")  # fmt: skip
+           "target_row", "target_rows", "target_columns", "column", "last", "first",
+           "end", "top", "left", "every", "spread", "resume")  # fmt: skip
 NUMBERS = types.UniTuple(types.int64, len(_FIELDS))
 
 
@@ -51,17 +55,37 @@ class PlaneEmitter(Emitter):
     def inside(self, start, every, count):
         """The lanes for which 0 <= start + lane*every < count."""
         b = self.builder
-        kind = ir.VectorType(_INT, self.lanes)
+        kind = ir.VectorType(_I32, self.lanes)
         lanes = ir.Constant(kind, [lane * every for lane in range(self.lanes)])
         places = b.add(self._splat_int(start), lanes)
         return b.icmp_unsigned("<", places, self._splat_int(count))
 
     def _splat_int(self, value):
         b = self.builder
-        undefined = ir.Constant(ir.VectorType(_INT, self.lanes), ir.Undefined)
-        one = b.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        kind = ir.VectorType(_I32, self.lanes)
+        undefined, zeros = ir.Constant(kind, ir.Undefined), ir.Constant(kind, [0] * self.lanes)
+        one = b.insert_element(undefined, b.trunc(value, _I32), ir.Constant(_I32, 0))
         return b.shuffle_vector(one, undefined, zeros)
+
+    def opaque(self, value):
+        """The same integer, of which LLVM knows nothing: it would otherwise keep a pointer of its
+        own for every row and column of the window, and spend more on them than on the sums."""
+        kind = ir.FunctionType(_INT, [_INT])
+        return self.builder.call(ir.InlineAsm(kind, "", "=r,0"), [value])
+
+    def rows_from(self, base, first, row_step, every, distances):
+        """(distance, row number, pointer to the row) for each distance, in order."""
+        b = self.builder
+        low = min(distances)
+        row = b.add(first, b.mul(every, const(low)))
+        place = b.add(b.ptrtoint(base, _INT), b.mul(b.mul(row, row_step), const(self.size)))
+        stride = b.mul(b.mul(row_step, every), const(self.size))
+        found = []
+        for distance in range(low, max(distances) + 1):
+            row, place = self.opaque(row), self.opaque(place)
+            found.append((distance, row, b.inttoptr(place, base.type)))
+            row, place = b.add(row, every), b.add(place, stride)
+        return [one for one in found if one[0] in distances]
 
     def all(self, masks):
         """Are all lanes of all masks set?"""
@@ -93,13 +117,13 @@ class PlaneEmitter(Emitter):
         """A vector that LLVM keeps in a register though it is assigned more than once."""
         return cgutils.alloca_once(self.builder, self.vector)
 
-    def columns(self, down, count):
+    def columns(self, column, down, count):
         """For each column of the window: where its loads start, their masks, the mask to use."""
         b, n = self.builder, self.n
         found = []
         for s in range(count):
-            start = b.mul(n.column, const(down))
-            start = b.sub(b.add(start, b.mul(n.spread, const(s))), n.left)
+            start = b.mul(column, const(down))
+            start = self.opaque(b.sub(b.add(start, b.mul(n.spread, const(s))), n.left))
             masks = [self.inside(b.add(start, const(i * self.lanes)), 1, n.source_columns)
                      for i in range(down)]  # fmt: skip
             used = masks[0] if down == 1 else self.inside(start, down, n.source_columns)
@@ -114,17 +138,6 @@ class PlaneEmitter(Emitter):
             return parts[0]
         return self.shuffle(*parts, [2 * lane for lane in range(self.lanes)])
 
-    def each_row(self, first, rows):
-        """Yields (use, pointer) inside a branch taken if the row is in the image.
-
-        ``rows`` maps a row's distance from ``first``, in units of n.every, to its use.
-        """
-        b, n = self.builder, self.n
-        for distance, use in sorted(rows.items()):
-            row = b.add(first, b.mul(n.every, const(distance)))
-            with b.if_then(b.icmp_unsigned("<", row, n.source_rows)):
-                yield use, b.gep(self.x, [b.mul(row, n.source_row)])
-
     def both_ways(self, masks, emit):
         """emit(without masks?): where masks cost something, whole strips have code of their own."""
         if VECTOR_BYTES == 64:
@@ -137,36 +150,45 @@ class PlaneEmitter(Emitter):
                 emit(False)
 
 
-class _Strip(PlaneEmitter):
-    """target (+)= window over source, for one strip and one piece of the window."""
+class _Plane(PlaneEmitter):
+    """target (+)= window over source, for one piece of the window."""
 
     def __init__(self, builder, dtype, numbers, x, w, y, start, up, down):
         super().__init__(builder, dtype, numbers)
         self.x, self.w, self.y, self.start, self.up, self.down = x, w, y, start, up, down
 
     def emit(self, rows, columns):
+        """Blocks of rows from top to bottom, and in each all strips from left to right."""
         b, n = self.builder, self.n
         block, up = BLOCK[self.up], self.up
-        weights = {(r, s): self._weight(r, s) for r in range(rows) for s in range(columns)}
-        found = self._columns(columns)
-        targets = self._target_columns()
-        rows_of = self._rows(rows, block)
-        sums = {(k, g, f): self.variable() for k in range(block) for g in range(up)
-                for f in range(up)}  # fmt: skip
+        self.weights = {(r, s): self._weight(r, s) for r in range(rows) for s in range(columns)}
+        self.sums = {(k, g, f): self.variable() for k in range(block) for g in range(up)
+                     for f in range(up)}  # fmt: skip
+        uses = self._uses(rows, block)
         step = b.mul(n.every, const(block))
+        with cgutils.for_range_slice(b, n.first, n.end, step, _INT) as (i, _):
+            first = b.mul(i, const(self.down))
+            first = b.sub(first, n.top) if up == 1 else first
+            sources = self.rows_from(self.x, first, n.source_row, n.every, uses)
+            targets = self._targets(i, block)
+            with cgutils.for_range_slice(b, n.column, n.last, const(self.lanes), _INT) as (j, _):
+                self._strip(j, sources, targets, uses, columns)
+
+    def _strip(self, column, sources, targets, uses, columns):
+        b, n = self.builder, self.n
+        found = self._columns(column, columns)
+        written = self._target_columns(column)
         masks = [mask for _, loads, used in found for mask in (*loads, used)]
-        masks += [mask for _, mask in targets]
+        masks += [mask for _, mask in written]
 
         def run(whole):
-            columns_used = self._without_masks(found) if whole else found
-            kept = [(at, None) for at, _ in targets] if whole else targets
-            with cgutils.for_range_slice(b, n.first, n.end, step, _INT) as (i, _):
-                self._begin(i, sums, kept, block)
-                first = b.mul(i, const(self.down))
-                first = b.sub(first, n.top) if up == 1 else first
-                for uses, row in self.each_row(first, rows_of):
-                    self._multiply(row, uses, columns_used, weights, sums, columns)
-                self._finish(i, sums, kept, block)
+            read = self._without_masks(found) if whole else found
+            kept = [(at, None) for at, _ in written] if whole else written
+            self._begin(targets, kept)
+            for distance, row, pointer in sources:
+                with b.if_then(b.icmp_unsigned("<", row, n.source_rows)):
+                    self._multiply(pointer, uses[distance], read, columns)
+            self._finish(targets, kept)
 
         self.both_ways(masks, run)
 
@@ -179,18 +201,18 @@ class _Strip(PlaneEmitter):
         at = b.add(b.mul(n.weight_row, const(r)), b.mul(n.weight_column, const(s)))
         return self.splat(b.load(b.gep(self.w, [at])))
 
-    def _columns(self, count):
+    def _columns(self, column, count):
         if self.up == 1:
-            return self.columns(self.down, count)
+            return self.columns(column, self.down, count)
         b, n = self.builder, self.n
         found = []
         for d in range((count - 1) // self.up + 1):
-            start = b.sub(n.column, const(d))
+            start = self.opaque(b.sub(column, const(d)))
             mask = self.inside(start, 1, n.source_columns)
             found.append((start, [mask], mask))
         return found
 
-    def _rows(self, rows, block):
+    def _uses(self, rows, block):
         """Distance of a source row from the block's first -> [(target row, residue, tap)]."""
         uses = {}
         for k in range(block):
@@ -199,7 +221,7 @@ class _Strip(PlaneEmitter):
                 uses.setdefault(distance, []).append((k, r % self.up, r))
         return uses
 
-    def _multiply(self, row, uses, found, weights, sums, columns):
+    def _multiply(self, row, uses, found, columns):
         b = self.builder
         for d, (start, masks, used) in enumerate(found):
             value = self.source(row, start, masks)
@@ -208,51 +230,50 @@ class _Strip(PlaneEmitter):
                 if s >= columns:
                     continue
                 for k, g, r in uses:
-                    total = sums[k, g, f]
-                    b.store(self.fma(value, weights[r, s], b.load(total), used), total)
+                    total = self.sums[k, g, f]
+                    b.store(self.fma(value, self.weights[r, s], b.load(total), used), total)
 
-    def _target_columns(self):
+    def _target_columns(self, column):
         b, n = self.builder, self.n
-        start = n.column
+        start = column
         if self.up > 1:
             start = b.sub(b.mul(start, const(self.up)), n.left)
-        starts = [b.add(start, const(i * self.lanes)) for i in range(self.up)]
+        starts = [self.opaque(b.add(start, const(i * self.lanes))) for i in range(self.up)]
         return [(start, self.inside(start, 1, n.target_columns)) for start in starts]
 
-    def _target(self, i, k, g):
-        """(pointer to target row, does it exist) of row k of the block that starts at i."""
+    def _targets(self, i, block):
+        """(k, g, pointer to target row, does it exist) of the rows of the block that starts at i."""
         b, n = self.builder, self.n
-        place = b.add(i, b.mul(n.every, const(k)))
-        exists = b.icmp_signed("<", place, n.end)
+        first, every = i, n.every
         if self.up > 1:
-            place = b.sub(b.add(b.mul(place, const(self.up)), const(g)), n.top)
-            exists = b.and_(exists, b.icmp_unsigned("<", place, n.target_rows))
-        return b.gep(self.y, [b.mul(place, n.target_row)]), exists
+            first, every = b.sub(b.mul(i, const(self.up)), n.top), const(1)
+        limit = n.end if self.up == 1 else n.target_rows
+        found = []
+        for at, row, pointer in self.rows_from(self.y, first, n.target_row, every,
+                                               range(block * self.up)):  # fmt: skip
+            exists = b.icmp_unsigned("<", row, limit)
+            found.append((at // self.up, at % self.up, pointer, exists))
+        return found
 
-    def _begin(self, i, sums, targets, block):
+    def _begin(self, targets, columns):
         b = self.builder
         start = self.splat(self.start)
-        resumed = b.icmp_signed("!=", self.n.resume, const(0))
-        for total in sums.values():
+        for total in self.sums.values():
             b.store(start, total)
-        with b.if_then(resumed):
-            for k in range(block):
-                for g in range(self.up):
-                    row, exists = self._target(i, k, g)
-                    with b.if_then(exists):
-                        parts = [self.read(row, at, mask) for at, mask in targets]
-                        for f, part in enumerate(self._split(parts)):
-                            b.store(part, sums[k, g, f])
-
-    def _finish(self, i, sums, targets, block):
-        b = self.builder
-        for k in range(block):
-            for g in range(self.up):
-                row, exists = self._target(i, k, g)
+        with b.if_then(b.icmp_signed("!=", self.n.resume, const(0))):
+            for k, g, row, exists in targets:
                 with b.if_then(exists):
-                    parts = self._join([b.load(sums[k, g, f]) for f in range(self.up)])
-                    for part, (at, mask) in zip(parts, targets):
-                        self.write(part, row, at, mask)
+                    parts = [self.read(row, at, mask) for at, mask in columns]
+                    for f, part in enumerate(self._split(parts)):
+                        b.store(part, self.sums[k, g, f])
+
+    def _finish(self, targets, columns):
+        b = self.builder
+        for k, g, row, exists in targets:
+            with b.if_then(exists):
+                parts = self._join([b.load(self.sums[k, g, f]) for f in range(self.up)])
+                for part, (at, mask) in zip(parts, columns):
+                    self.write(part, row, at, mask)
 
     def _split(self, parts):
         """up vectors of neighbours -> one vector per residue."""
@@ -286,8 +307,8 @@ def switch(builder, rows, columns, emit):
 
 
 @intrinsic
-def strip(typing, up, down, rows, columns, x, xo, w, wo, y, yo, start, numbers):
-    """One strip of a plane of y: lanes columns from numbers' ``column``, rows first..end-1.
+def plane(typing, up, down, rows, columns, x, xo, w, wo, y, yo, start, numbers):
+    """A plane of y: columns from ``column``, rows first..end-1 in steps of ``every``.
 
     ``up`` and ``down`` are constants.  Offsets point at the first element of each plane, and at
     the piece's first tap; ``numbers`` are _FIELDS.
@@ -302,7 +323,7 @@ def strip(typing, up, down, rows, columns, x, xo, w, wo, y, yo, start, numbers):
         x, w, y = (pointer(context, builder, signature.args[4 + at], *rest[at : at + 2])
                    for at in (0, 2, 4))  # fmt: skip
         numbers = cgutils.unpack_tuple(builder, numbers)
-        emitter = _Strip(builder, signature.args[8].dtype, numbers, x, w, y, start,
+        emitter = _Plane(builder, signature.args[8].dtype, numbers, x, w, y, start,
                          up.literal_value, down.literal_value)  # fmt: skip
         switch(builder, rows, columns, emitter.emit)
         return context.get_dummy_value()
