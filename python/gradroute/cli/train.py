@@ -107,7 +107,8 @@ def _run(training, console) -> tuple[list[Epoch], bool]:
                     print(f"epoch {number}/{training.epochs}  {_state(line)}", flush=True)
     except KeyboardInterrupt:
         interrupted = True
-        console.print(f"Ctrl-C: keeping epoch {len(history)}, the last one finished.")
+        if history:
+            console.print(f"Ctrl-C: keeping epoch {len(history)}, the last one finished.")
     for name, array in training.net.parameters().items():
         array[...] = finished[name]
     return history, interrupted
