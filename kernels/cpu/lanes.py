@@ -201,6 +201,12 @@ def lanes_load(typing, array, offset, stride, first, end, fill):
             mask = emit.between(first, end)
             return emit.call("gather", emit.vector, [pointers, align, mask, fill])
 
+        if isinstance(signature.args[2], types.IntegerLiteral):  # the one constant in use: 1
+            return _switch(
+                builder,
+                [(whole, lambda: emit.load(pointer, None, None))],
+                lambda: emit.load(pointer, emit.between(first, end), fill),
+            )
         unit, double = _is(builder, stride, 1), _is(builder, stride, 2)
         return _switch(
             builder,
@@ -216,7 +222,10 @@ def lanes_load(typing, array, offset, stride, first, end, fill):
             gathered,
         )
 
-    return Lanes(array.dtype, fill.count)(array, i, i, i, i, fill), generate
+    if isinstance(stride, types.IntegerLiteral) and stride.literal_value != 1:
+        return None
+    stride = stride if isinstance(stride, types.IntegerLiteral) else i
+    return Lanes(array.dtype, fill.count)(array, i, stride, i, i, fill), generate
 
 
 @intrinsic
@@ -312,6 +321,28 @@ def lanes_between(typing, first, end, like):
         return _Emit(context, builder, kind).between(*arguments[:2])
 
     return kind(types.int64, types.int64, like), generate
+
+
+@intrinsic
+def greater(typing, a, b):
+    """Where a > b; nowhere for NaN."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fcmp_ordered(">", *arguments)
+
+    return Lanes(types.boolean, a.count)(a, b), generate
+
+
+@intrinsic
+def any_nan(typing, a):
+    """Is any lane NaN?"""
+
+    def generate(context, builder, signature, arguments):
+        found = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        bits = ir.IntType(signature.args[0].count)
+        return builder.icmp_unsigned("!=", builder.bitcast(found, bits), ir.Constant(bits, 0))
+
+    return types.boolean(a), generate
 
 
 @intrinsic

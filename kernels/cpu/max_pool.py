@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from .jit import array, boolean, inlined, int64, kernel, out, prange, triple, types
-from .lanes import beats, both, choose, lanes_between, lanes_load, lanes_store, splat, splat_like
+from .lanes import add, any_nan, beats, both, choose, greater, lanes_between, lanes_load
+from .lanes import lanes_store, splat, splat_like
 from .memory import step
 from .window import ceil_div, inner_windows, next_row, row_of, taps_inside
 
@@ -35,6 +36,9 @@ def _strip(
     ``taps`` are those inside the image.  In a ``border`` strip the windows lie along a row and
     some reach outside it: which lanes take part differs from tap to tap.  ``row`` is then the
     position of lane 0's first tap, and the stride, dilation and size of the row.
+
+    The usual strip is walked with the one comparison that numbers need.  If a NaN was among them
+    (it, or inf - inf, leaves its mark on a sum) the strip is walked again by the full rule.
     """
     t0, t1, r0, r1, s0, s1 = taps
     start, stride, dilation, size = row
@@ -46,6 +50,24 @@ def _strip(
             first, end = _lanes_inside(start + s * dilation, stride, size, count)
             this = splat_like(winner.dtype.type(tap + s), worst)
             number = choose(lanes_between(first, end, worst), this, number)
+    doubt = splat_like(x.dtype.type(1), worst)
+    if not (border or last or omit):
+        for t in range(t0, t1):
+            for r in range(r0, r1):
+                tap = (t * window[1] + r) * window[2]
+                here = at + t * jump[0] + r * jump[1] + s0 * jump[2]
+                for s in range(s0, s1):
+                    value = lanes_load(x, here, lanes[2], 0, count, worst)
+                    wins = greater(value, best)
+                    doubt = add(doubt, value)
+                    best = choose(wins, value, best)
+                    number = choose(wins, splat_like(winner.dtype.type(tap + s), worst), number)
+                    here += jump[2]
+        if not any_nan(doubt):
+            lanes_store(y, to, lanes[0], 0, count, best)
+            if named:
+                lanes_store(winner, name, lanes[1], 0, count, number)
+            return
     for t in range(t0, t1):
         for r in range(r0, r1):
             tap = (t * window[1] + r) * window[2]

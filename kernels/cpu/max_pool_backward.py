@@ -8,6 +8,8 @@ is a strip of its own, and with stride 2 the two are stored interleaved.
 
 from __future__ import annotations
 
+import numpy as np
+
 from .jit import array, boolean, inlined, int64, kernel, out, prange, triple
 from .lanes import add, choose, equal, lanes_load, lanes_store, splat, splat_like, store_pairs
 from .max_pool import NARROW, WIDE, across_channels
@@ -16,7 +18,7 @@ from .window import ceil_div, covering, floor_div, next_row, row_of
 
 
 @inlined
-def _gather(total, dy, at, winner, name, walks, lanes, window, count, row):
+def _gather(total, dy, at, winner, name, walks, window, count, row):
     """``total`` plus what the windows of three walks owe to a strip of inputs.
 
     ``row`` is below 0 for a strip across channels.  Else the windows lie along a row of that many,
@@ -24,24 +26,24 @@ def _gather(total, dy, at, winner, name, walks, lanes, window, count, row):
     """
     nothing = splat_like(dy.dtype.type(0), total)
     (z, t, deep, hop_z, back_t), (p, r, high, hop_p, back_r), (q, s, wide, hop_q, back_s) = walks
-    at += z * step(dy, 2) + p * step(dy, 3) + q * step(dy, 4)
-    name += z * step(winner, 2) + p * step(winner, 3) + q * step(winner, 4)
+    dy_q, winner_q = (1, 1) if row >= 0 else (step(dy, 4), step(winner, 4))
+    at += z * step(dy, 2) + p * step(dy, 3) + q * dy_q
+    name += z * step(winner, 2) + p * step(winner, 3) + q * winner_q
     for i in range(deep):
         for j in range(high):
-            from_, label = at + j * hop_p * step(dy, 3), name + j * hop_p * step(winner, 3)
+            here, label = at + j * hop_p * step(dy, 3), name + j * hop_p * step(winner, 3)
             number = (t * window[1] + r - j * back_r) * window[2] + s
             first, end = 0, count
             for k in range(wide):
                 if row >= 0:
-                    here = q + k * hop_q
-                    first, end = max(0, -here), min(count, row - here)
+                    first, end = max(0, -q - k * hop_q), min(count, row - q - k * hop_q)
                 tap = splat_like(winner.dtype.type(number), total)
-                names = lanes_load(winner, label, lanes[1], first, end, tap)
-                value = lanes_load(dy, from_, lanes[0], first, end, nothing)
+                names = lanes_load(winner, label, 1, first, end, tap)
+                value = lanes_load(dy, here, 1, first, end, nothing)
                 total = add(total, choose(equal(names, tap), value, nothing))
                 number -= back_s
-                from_ += hop_q * step(dy, 4)
-                label += hop_q * step(winner, 4)
+                here += hop_q * dy_q
+                label += hop_q * winner_q
         t -= back_t
         at += hop_z * step(dy, 2)
         name += hop_z * step(winner, 2)
@@ -49,45 +51,71 @@ def _gather(total, dy, at, winner, name, walks, lanes, window, count, row):
 
 
 @inlined
+def _gather_pairs(dx, to, dy, at, winner, name, walks, j, nothing, count, window, before):
+    """Inputs of a row two by two, from padded position 2*j on: window q sees them through taps
+    2*(j - q) and 2*(j - q) + 1, so that one look at the window serves both."""
+    (z, t, deep, hop_z, back_t), (p, r, high, hop_p, back_r) = walks
+    Q, S = dy.shape[4], window[2]
+    behind = (S - 1) // 2  # the furthest window that covers them
+    at += z * step(dy, 2) + p * step(dy, 3) + j - behind
+    name += z * step(winner, 2) + p * step(winner, 3) + j - behind
+    even, odd = nothing, nothing
+    for i in range(deep):
+        for k in range(high):
+            here, label = at + k * hop_p * step(dy, 3), name + k * hop_p * step(winner, 3)
+            number = (t * window[1] + r - k * back_r) * S + 2 * behind
+            for back in range(behind, -1, -1):
+                first, end = max(0, back - j), min(count, Q - j + back)
+                tap = splat_like(winner.dtype.type(number), nothing)
+                # lanes beyond the row may name any tap: their value is 0
+                names = lanes_load(winner, label, 1, first, end, tap)
+                value = lanes_load(dy, here, 1, first, end, nothing)
+                even = add(even, choose(equal(names, tap), value, nothing))
+                if 2 * back + 1 < S:
+                    tap = splat_like(winner.dtype.type(number + 1), nothing)
+                    odd = add(odd, choose(equal(names, tap), value, nothing))
+                number -= 2
+                here += 1
+                label += 1
+        t -= back_t
+        at += hop_z * step(dy, 2)
+        name += hop_z * step(winner, 2)
+    w = 2 * j - before
+    store_pairs(dx, to + w, max(0, -w), min(2 * count, dx.shape[4] - w), even, odd)
+
+
+@inlined
 def _row_strip(dx, to, dy, at, winner, name, j, over, nothing, count, window, stride, dilation,
                before):  # fmt: skip
     """The inputs of ``count`` strides of a row, from padded position j * stride on."""
+    if stride[2] == 2 and dilation[2] == 1 and step(dx, 4) == 1:
+        _gather_pairs(dx, to, dy, at, winner, name, over, j, nothing, count, window, before[2])
+        return
     (z, p), Q, W = over, dy.shape[4], dx.shape[4]
-    lanes = (step(dy, 4), step(winner, 4))
     back = (window[2] - 1) * dilation[2] // stride[2]  # the furthest window behind
     w = j * stride[2] - before[2]
-    here = to + w * step(dx, 4)
-    if stride[2] == 2 and step(dx, 4) == 1:
-        q, s, wide, hop, step_s = covering(2 * back, 2, dilation[2], window[2], back + 1)
-        walk = (q + j - back, s, wide, hop, step_s)
-        even = _gather(nothing, dy, at, winner, name, (z, p, walk), lanes, window, count, Q)
-        q, s, wide, hop, step_s = covering(2 * back + 1, 2, dilation[2], window[2], back + 1)
-        walk = (q + j - back, s, wide, hop, step_s)
-        odd = _gather(nothing, dy, at, winner, name, (z, p, walk), lanes, window, count, Q)
-        store_pairs(dx, here, max(0, -w), min(2 * count, W - w), even, odd)
-        return
     for phase in range(stride[2]):
-        q, s, wide, hop, step_s = covering(
+        q, s, wide, hop, back_s = covering(
             back * stride[2] + phase, stride[2], dilation[2], window[2], back + 1
         )
-        walk = (q + j - back, s, wide, hop, step_s)
-        total = _gather(nothing, dy, at, winner, name, (z, p, walk), lanes, window, count, Q)
+        walk = (q + j - back, s, wide, hop, back_s)
+        total = _gather(nothing, dy, at, winner, name, (z, p, walk), window, count, Q)
         first = w + phase
-        low = 0 if first >= 0 else ceil_div(-first, stride[2])
+        low = 0 if first >= 0 else min(count, ceil_div(-first, stride[2]))
         high = 0 if first >= W else min(count, ceil_div(W - first, stride[2]))
-        lanes_store(dx, here + phase * step(dx, 4), stride[2] * step(dx, 4), low, high, total)
+        here = to + first * step(dx, 4)
+        lanes_store(dx, here, stride[2] * step(dx, 4), low, high, total)
 
 
 @kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), triple, triple, triple, triple,
                       boolean, int64))  # fmt: skip
 def owed(dx, dy, winner, window, stride, dilation, before, across, pieces):
-    """dx; strips lie ``across`` the channels, or along the row."""
+    """dx; strips lie ``across`` the channels, or along the row; dy and winner have unit steps there."""
     N, C, D, H, W = dx.shape
     _, _, Z, P, Q = dy.shape
     channels = 1 if across else C
     rows = N * channels * D * H
     zero = dy.dtype.type(0)
-    lanes = (step(dy, 1), step(winner, 1))
     for piece in prange(pieces):
         first, end = rows * piece // pieces, rows * (piece + 1) // pieces
         n, c, d, h = row_of(first, channels, D, H)
@@ -107,12 +135,12 @@ def owed(dx, dy, winner, window, stride, dilation, before, across, pieces):
                         if C - i > NARROW:
                             count = min(WIDE, C - i)
                             total = _gather(splat(zero, WIDE), dy, from_, winner, label, over,
-                                            lanes, window, count, -1)  # fmt: skip
+                                            window, count, -1)  # fmt: skip
                             lanes_store(dx, here, step(dx, 1), 0, count, total)
                             i += WIDE
                         else:
                             total = _gather(splat(zero, NARROW), dy, from_, winner, label, over,
-                                            lanes, window, C - i, -1)  # fmt: skip
+                                            window, C - i, -1)  # fmt: skip
                             lanes_store(dx, here, step(dx, 1), 0, C - i, total)
                             i += NARROW
             else:
@@ -130,8 +158,16 @@ def owed(dx, dy, winner, window, stride, dilation, before, across, pieces):
             n, c, d, h = next_row(n, c, d, h, channels, D, H)
 
 
+def _with_unit_steps(image, axis):
+    """The image, or a copy of it where neighbours on the axis are not next to each other."""
+    if image.strides[axis] == image.itemsize or image.shape[axis] == 1:
+        return image
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(image, axis, -1)), -1, axis)
+
+
 def max_pool_backward(dx, dy, winner, bad, geometry, plan, workspace):
     if bad == -1:
-        g = geometry
-        owed((dx.dtype.name, winner.dtype.name), plan.threads, dx, dy, winner, g.window, g.stride,
-             g.dilation, g.before, across_channels(dx, dy), plan.threads)  # fmt: skip
+        g, across = geometry, across_channels(dx, dy)
+        dy, winner = (_with_unit_steps(image, 1 if across else 4) for image in (dy, winner))
+        owed((dx.dtype.name, winner.dtype.name), plan.threads, dx, dy, winner,
+             g.window, g.stride, g.dilation, g.before, across, plan.threads)  # fmt: skip
