@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from .record import ABSENT, PYTORCH, Row, groups, summarize
 
+_SHORT = {"pytorch": "torch", "pytorch channels_last": "torch cl", "onnxruntime": "onnxrt",
+          "numpy im2col": "numpy"}  # fmt: skip
+
 
 def _time(seconds):
     return f"{'-':>9}" if seconds is None else f"{seconds * 1e3:9.3f}"
@@ -14,12 +17,13 @@ def ratio(value) -> str:
 
 
 def head(sides: list[str]) -> str:
-    columns = "".join(f" {_short(side):>9}" for side in sides)
+    columns = "".join(f" {short(side):>9}" for side in sides)
     return f"{'operation':16} {'case':26}{columns} {'default':>8} {'best':>7} {'error':>8}   (ms)"
 
 
-def _short(side):
-    return {"pytorch": "torch", "pytorch channels_last": "torch cl"}.get(side, side)[:9]
+def short(side: str) -> str:
+    """A side's name for a narrow column."""
+    return _SHORT.get(side, side)
 
 
 def line(row: Row, sides: list[str]) -> str:

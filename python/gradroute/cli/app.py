@@ -10,6 +10,7 @@ import typer
 
 from gradroute._version import __version__
 
+from .bench import bench
 from .doctor import doctor
 from .explain import explain
 from .train import train
@@ -31,5 +32,5 @@ def options(version: bool = typer.Option(False, "--version", help="Print the ver
         raise typer.Exit
 
 
-for command in (train, doctor, explain, warmup):
+for command in (train, doctor, explain, bench, warmup):
     app.command()(command)

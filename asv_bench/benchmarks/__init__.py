@@ -1,0 +1,1 @@
+"""The benchmarks, one module a family; common.py says what they share."""
