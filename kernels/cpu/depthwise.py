@@ -6,10 +6,11 @@ Each plane of the result is the sum over its group's few source planes, a strip 
 
 from __future__ import annotations
 
-from .jit import Kernel, array, helper, out, prange, triple
+from .jit import FLOATS, Kernel, array, helper, int64, out, prange, triple
+from .matmul import NO_BIAS
 from .memory import load, step, store
-from .strips import LARGEST, PIECE, plane
-from .vectors import TARGET, fill_row
+from .strips import LARGEST, PIECE, filter_plane, plane
+from .vectors import TARGET, VECTOR_BYTES, fill_row
 
 
 def stride_of(g):
@@ -123,9 +124,98 @@ def _planes(name, up, down):
 
     body.__name__ = name
     return Kernel(body, lambda F: (out(F, 5), array(F, 5), array(F, 6), array(F, 1),
-                                   triple, triple), ("float32", "float64"))  # fmt: skip
+                                   triple, triple), FLOATS)  # fmt: skip
 
 
 planes = _planes("planes", 1, 1)
 planes_down = _planes("planes_down", 1, 2)
 planes_up = _planes("planes_up", 2, 1)
+
+
+def _filters(name, down):
+    """The kernel for one stride: dw, and db if it is not empty."""
+
+    def body(dw, db, dy, x, work, dilation, before, groups, slots):
+        K, CG, T, R, S = dw.shape
+        N, _, Z, P, Q = dy.shape
+        lanes = VECTOR_BYTES // dw.itemsize
+        zero = dw.dtype.type(0)
+        for slot in prange(slots):
+            sums = slot * (T * R * S + 1) * lanes
+            bias = sums + T * R * S * lanes
+            for task in range(slot * K * CG // slots, (slot + 1) * K * CG // slots):
+                k, c = task // CG, task % CG
+                fill_row(work, sums, zero, (T * R * S + 1) * lanes)
+                for plane in range(N * Z):
+                    n, z = plane // Z, plane % Z
+                    yo = n * step(dy, 0) + k * step(dy, 1) + z * step(dy, 2)
+                    xo = n * step(x, 0) + (k // (K // groups) * CG + c) * step(x, 1)
+                    todo = 1 if c == 0 and db.size else 0
+                    for t in range(T):
+                        d = z * down - before[0] + t * dilation[0]
+                        if d < 0 or d >= x.shape[2]:
+                            continue
+                        _windows(dw, dy, yo, x, xo + d * step(x, 2), work, sums + t * R * S * lanes,
+                                 bias, dilation, before, lanes, todo)  # fmt: skip
+                        todo = 0
+                    if todo:
+                        for i in range(P * Q):
+                            value = load(dy, yo + i // Q * step(dy, 3) + i % Q * step(dy, 4))
+                            store(work, bias, load(work, bias) + value)
+                for tap in range(T * R * S):
+                    at = tap // (R * S) * step(dw, 2) + tap // S % R * step(dw, 3)
+                    at += k * step(dw, 0) + c * step(dw, 1) + tap % S * step(dw, 4)
+                    store(dw, at, _sum(work, sums + tap * lanes, lanes))
+                if c == 0 and db.size:
+                    store(db, k * step(db, 0), _sum(work, bias, lanes))
+
+    @helper
+    def _windows(dw, dy, yo, x, xo, work, sums, bias, dilation, before, lanes, todo):
+        """Every piece of the window over one plane."""
+        R, S, P, Q = dw.shape[3], dw.shape[4], dy.shape[3], dy.shape[4]
+        r = 0
+        while r < R:
+            rows, s = piece(R - r, PIECE), 0
+            while s < S:
+                columns = piece(S - s, PIECE)
+                for residue in range(min(dilation[1], P)):
+                    numbers = (step(x, 3), x.shape[3], x.shape[4], S * lanes, lanes,
+                               step(dy, 3), P, Q, 0, Q, residue, P, before[1] - r * dilation[1],
+                               before[2] - s * dilation[2], dilation[1], dilation[2],
+                               todo)  # fmt: skip
+                    filter_plane(down, rows, columns, x, xo, work, sums + (r * S + s) * lanes,
+                                 work, bias, dy, yo, numbers)  # fmt: skip
+                todo = 0
+                s += columns
+            r += rows
+
+    body.__name__ = name
+    return Kernel(body, lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5), out(F, 1),
+                                   triple, triple, int64, int64), FLOATS)  # fmt: skip
+
+
+@helper
+def _sum(work, at, lanes):
+    """The sum of the lanes of a vector, by halves."""
+    width = lanes // 2
+    while width:
+        for i in range(width):
+            store(work, at + i, load(work, at + i) + load(work, at + width + i))
+        width //= 2
+    return load(work, at)
+
+
+filters = _filters("filters", 1)
+filters_down = _filters("filters_down", 2)
+
+
+def dw(dw, db, dy, x, g, plan, workspace) -> bool:
+    """dw, and db unless it is None."""
+    if not (_rows_lie(x) and _rows_lie(dy)):
+        return False
+    db = NO_BIAS[dw.dtype.name] if db is None else db
+    kernel = filters if stride_of(g) == 1 else filters_down
+    work = workspace.view(dw.dtype)
+    kernel(dw.dtype.name, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
+           plan.threads)  # fmt: skip
+    return True
