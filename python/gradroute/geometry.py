@@ -221,7 +221,7 @@ def _check_size(what: str, *factors: int) -> None:
 def _options(window, stride, padding, dilation, axes):
     """window, stride, padding and dilation, parsed, for ``axes`` spatial axes."""
     window = per_axis(window, "window", axes, at_least=1)
-    stride = window if stride is None else per_axis(stride, "stride", axes, at_least=1)
+    stride = per_axis(stride, "stride", axes, at_least=1)
     dilation = per_axis(dilation, "dilation", axes, at_least=1)
     return window, stride, padding_pairs(padding, axes), dilation
 
@@ -369,6 +369,7 @@ def pool_geometry(x_shape, *, window, stride, padding, dilation, ceil_mode) -> P
     """Geometry of pooling x (N, C, ...); every window is sure to see an input element."""
     axes = len(x_shape) - 2
     batch, channels, *size = x_shape
+    stride = window if stride is None else stride
     window, stride, pads, dilation = _options(window, stride, padding, dilation, axes)
     pads = _pads(pads, size, window, stride, dilation)
     out = []
