@@ -55,6 +55,11 @@ __device__ __forceinline__ Lines lines_of(const Conv& g, offset residue_class) {
           line_of(g.w, transposed, residue_class % w)};
 }
 
+// Output u of a class as a place in the whole result, channel 0.
+__device__ __forceinline__ Point place_of(const Lines& l, const Point& u) {
+  return {u.n, 0, l.d.first + u.d * l.d.step, l.h.first + u.h * l.h.step, l.w.first + u.w * l.w.step};
+}
+
 __device__ __forceinline__ bool within(offset i, offset size) { return i >= 0 && i < size; }
 
 // Output (u_d, u_h, u_w) of channel k of group `group`, as the plain sum over what lies inside the

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from . import tensor
 from .launch import launch, launch_each, needs_wide, options
-from .plans import BIAS_CHUNK, TILES, bias_chunks, conv_sizes
+from .plans import BIAS_CHUNK, PRODUCTS, TILES, bias_chunks, conv_sizes, gather_grid
 from .structures import (
     ColumnStrides,
     c_wide,
@@ -17,14 +18,14 @@ from .structures import (
 
 
 def conv_forward(y, x, w, b, geometry, plan, workspace):
-    _gather(y, x, w, b, geometry, False, plan)
+    _gather(y, x, w, b, geometry, False, plan, workspace)
 
 
 def conv_dx(dx, dy, w, b, geometry, plan, workspace):
-    _gather(dx, dy, w, b, geometry, True, plan)
+    _gather(dx, dy, w, b, geometry, True, plan, workspace)
 
 
-def _gather(out, source, w, b, geometry, transposed, plan):
+def _gather(out, source, w, b, geometry, transposed, plan, workspace):
     """y from x, or dx from dy: the same sum over taps and channels."""
     arguments = (
         out, strides_of(out), source, strides_of(source),
@@ -32,21 +33,16 @@ def _gather(out, source, w, b, geometry, transposed, plan):
         conv_of(geometry, transposed),
     )  # fmt: skip
     wide, dtype = needs_wide(geometry, out, source, w), out.dtype.name
+    if plan.algorithm in PRODUCTS:
+        tensor.gather(arguments, geometry, transposed, plan, workspace, wide)
+        return
     if plan.algorithm == "direct":
         launch_each("conv_direct", "conv_direct", out.size, arguments, opts=options(dtype, wide))
         return
     tile = TILES[plan.blocking["tile"]]
-    pixels, channels, _ = conv_sizes(geometry, transposed)
-    classes = 1
-    if transposed:  # positions that share their taps: the largest class decides the grid
-        classes = math.prod(map(min, geometry.stride, geometry.size))
-        counts = (-(-size // step) for size, step in zip(geometry.size, geometry.stride))
-        pixels = geometry.batch * math.prod(counts)
-    pixel_tiles, channel_tiles = -(-pixels // tile.tile_m), -(-channels // tile.tile_n)
-    blocks = classes * geometry.groups * pixel_tiles * channel_tiles
+    blocks, *tiles = gather_grid(geometry, transposed, tile.tile_m, tile.tile_n)
     launch(
-        "conv_gather", "conv_gather", blocks, tile.threads,
-        (*arguments, c_wide(pixel_tiles), c_wide(channel_tiles)),
+        "conv_gather", "conv_gather", blocks, tile.threads, (*arguments, *map(c_wide, tiles)),
         opts=options(dtype, wide, **tile.defines()),
     )  # fmt: skip
 
@@ -69,10 +65,14 @@ def conv_dw(dw, db, dy, x, geometry, plan, workspace):
         launch("conv_direct", "conv_direct_filter", dw.size, 128, (*target, *arrays), opts=opts)
     else:
         splits = c_wide(plan.blocking["splits"])
-        _partial_filters(workspace, arrays, geometry, plan, dtype, wide)
+        if plan.algorithm in PRODUCTS:
+            partial = tensor.partial_filters(arrays, geometry, plan, workspace, wide)
+        else:
+            partial = workspace
+            _partial_filters(workspace, arrays, geometry, plan, dtype, wide)
         launch_each(
             "conv_finish", "conv_finish_filter", dw.size,
-            (*target, workspace, *arrays, splits), opts=opts,
+            (*target, partial, *arrays, splits), opts=opts,
         )  # fmt: skip
     if db is not None:
         bias_gradient(db, dy, plan, workspace)

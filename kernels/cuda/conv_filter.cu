@@ -25,7 +25,7 @@ __device__ __forceinline__ Pixel pixel_of(const Conv& g, const Strides& dys, con
   return e;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 conv_filter(accum* __restrict__ partial, const real* __restrict__ dy, Strides dys,
             const real* __restrict__ x, Strides xs, Conv g, wide filter_tiles, wide column_tiles,
             wide split_length) {

@@ -29,7 +29,7 @@ __device__ __forceinline__ Summand summand_of(const Conv& g, const Lines& l, con
   return e;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 conv_gather(real* __restrict__ out, Strides os, const real* __restrict__ source, Strides ss,
             const real* __restrict__ w, WeightStrides ws, const real* __restrict__ bias, Conv g,
             wide pixel_tiles, wide channel_tiles) {
@@ -103,22 +103,33 @@ conv_gather(real* __restrict__ out, Strides os, const real* __restrict__ source,
     __syncthreads();
   }
 
+  // Where sums came out as inf or NaN the zeros outside the source may be to blame: a second,
+  // rolled loop computes those again, so that its code exists once.
+  unsigned long long again = 0;
 #pragma unroll
   for (int i = 0; i < THREAD_M; ++i) {
     const offset m = m0 + tid % COLUMNS * THREAD_M + i;
     if (m >= m_end) continue;
-    const Point u = unflatten(m, 1, l.d.count, l.h.count, l.w.count);
-    const Point at_out = {u.n, 0, l.d.first + u.d * l.d.step, l.h.first + u.h * l.h.step,
-                          l.w.first + u.w * l.w.step};
+    const Point place = place_of(l, unflatten(m, 1, l.d.count, l.h.count, l.w.count));
+    real* row = out + at(os, place);
 #pragma unroll
     for (int j = 0; j < THREAD_N; ++j) {
       const offset k = k0 + tid / COLUMNS * THREAD_N + j;
       if (k >= (offset)g.out_channels) continue;
-      accum value = sum[i][j];
-      if (!is_finite(value)) value = direct_sum(source, ss, w, ws, g, l, u.n, group, k, u.d, u.h, u.w);
+      if (!is_finite(sum[i][j])) again |= 1ull << (i * THREAD_N + j);
       const offset channel = group * (offset)g.out_channels + k;
-      if (bias) value += widen(bias[channel]);
-      out[at(os, at_out) + channel * (offset)os.c] = rounded<real>(value);
+      const accum b = bias ? widen(bias[channel]) : (accum)0;
+      row[channel * (offset)os.c] = rounded<real>(sum[i][j] + b);
     }
+  }
+  for (int e = 0; again; ++e, again >>= 1) {
+    if (!(again & 1)) continue;
+    const offset m = m0 + tid % COLUMNS * THREAD_M + e / THREAD_N;
+    const offset k = k0 + tid / COLUMNS * THREAD_N + e % THREAD_N;
+    const Point u = unflatten(m, 1, l.d.count, l.h.count, l.w.count);
+    const offset channel = group * (offset)g.out_channels + k;
+    const accum b = bias ? widen(bias[channel]) : (accum)0;
+    out[at(os, place_of(l, u)) + channel * (offset)os.c] = rounded<real>(
+        direct_sum(source, ss, w, ws, g, l, u.n, group, k, u.d, u.h, u.w) + b);
   }
 }

@@ -30,9 +30,9 @@ def compile_cubin(file: str, opts: tuple, architecture: str, extra: tuple = ()) 
     from cupy.cuda import nvrtc
 
     headers = launch.headers()
-    program = nvrtc.createProgram(
-        launch.source(file), f"{file}.cu", tuple(headers.values()), tuple(headers)
-    )
+    texts = [text.encode() for text in headers.values()]
+    names = [name.encode() for name in headers]
+    program = nvrtc.createProgram(launch.source(file), f"{file}.cu", texts, names)
     flags = (f"--gpu-architecture={architecture}", *COMPILE, *opts, *extra)
     try:
         nvrtc.compileProgram(program, flags)

@@ -89,8 +89,10 @@ typedef Number<real>::accum accum;
 typedef long long wide;
 #ifdef GR_WIDE
 typedef long long offset;
+constexpr int RESIDENT = 1;  // blocks per multiprocessor that tiled kernels leave registers for
 #else
 typedef int offset;
+constexpr int RESIDENT = 2;
 #endif
 
 // for (every i below total) shared out over the grid

@@ -90,10 +90,98 @@ def conv_sizes(geometry, transposed: bool):
     return pixels, out // geometry.groups, source // geometry.groups
 
 
+def gather_grid(geometry, transposed: bool, tile_m: int, tile_n: int):
+    """(blocks, pixel tiles, channel tiles) of a kernel that computes y, or transposed dx."""
+    pixels, channels, _ = conv_sizes(geometry, transposed)
+    classes = 1
+    if transposed:  # positions that share their taps: the largest class decides the grid
+        classes = math.prod(map(min, geometry.stride, geometry.size))
+        counts = (-(-size // step) for size, step in zip(geometry.size, geometry.stride))
+        pixels = geometry.batch * math.prod(counts)
+    pixel_tiles, channel_tiles = -(-pixels // tile_m), -(-channels // tile_n)
+    return classes * geometry.groups * pixel_tiles * channel_tiles, pixel_tiles, channel_tiles
+
+
+# ---- tensor cores -------------------------------------------------------------------------
+
+#: algorithm -> the GR_PRODUCT of tensor.cuh
+PRODUCTS = {"tensor_tf32": "TF32", "tensor_3xtf32": "SPLIT", "tensor_16bit": "HALF"}
+#: one block's result: pixels x channels, or filters x columns
+TENSOR_M, TENSOR_N, TENSOR_THREADS = 128, 64, 128
+#: fewer channels than this on either side are served better by the float units
+TENSOR_CHANNELS = 16
+
+
+def tensor_algorithm(geometry, dtype, precision):
+    """The tensor-core algorithm that this call may use and profits from, or None.
+
+    Products of 16-bit numbers are exact in float32, so those kernels are direct sums under every
+    precision; TF32 drops 13 bits of a float32 and needs precision="tf32".
+    """
+    channels = min(geometry.in_channels, geometry.out_channels) // geometry.groups
+    if channels < TENSOR_CHANNELS:
+        return None
+    if dtype in ("float16", "bfloat16"):
+        return "tensor_16bit"
+    return "tensor_tf32" if dtype == "float32" and precision == "tf32" else None
+
+
+def vector(dtype) -> int:
+    """Elements in 16 bytes."""
+    return 8 if dtype in ("float16", "bfloat16") else 4
+
+
+def padded(channels: int, dtype) -> int:
+    """Channels of one group, rounded up to whole 16-byte vectors."""
+    return -(-channels // vector(dtype)) * vector(dtype)
+
+
+def packed_bytes(places: int, channels: int, dtype) -> int:
+    """Bytes of ``places`` rows of one group's channels, rounded up to an aligned size."""
+    bytes_ = places * padded(channels, dtype) * (16 // vector(dtype))
+    return -(-bytes_ // 256) * 256
+
+
+def tensor_parts(operation, geometry, dtype):
+    """Bytes of the two packed arrays: source and filters, or dy and x for conv_dw."""
+    groups = geometry.groups
+    source, out = geometry.in_channels // groups, geometry.out_channels // groups
+    x_places = geometry.batch * geometry.plane * groups
+    dy_places = geometry.batch * geometry.out_plane * groups
+    if operation == "conv_dw":
+        return packed_bytes(dy_places, out, dtype), packed_bytes(x_places, source, dtype)
+    if operation == "conv_dx":
+        filters = geometry.in_channels * geometry.taps
+        return packed_bytes(dy_places, out, dtype), packed_bytes(filters, out, dtype)
+    filters = geometry.out_channels * geometry.taps
+    return packed_bytes(x_places, source, dtype), packed_bytes(filters, source, dtype)
+
+
+def tensor_plan(operation, geometry, dtype, algorithm, limit) -> Plan | None:
+    """The plan of a tensor-core kernel; None if its packed arrays exceed the workspace."""
+    parts = sum(tensor_parts(operation, geometry, dtype))
+    blocking = {"tile": f"{TENSOR_M}x{TENSOR_N}"}
+    if operation == "conv_dw":
+        pixels, out, source = conv_sizes(geometry, False)
+        columns = padded(source, dtype) * geometry.taps
+        tiles = geometry.groups * -(-out // TENSOR_M) * -(-columns // TENSOR_N)
+        one = geometry.out_channels * source * geometry.taps * 4
+        room = None if limit is None else max(1, limit - parts)
+        blocking["splits"] = splits_for(tiles, pixels, 4 * vector(dtype), one, room)
+        parts = max(parts + one * blocking["splits"], _bias_bytes(geometry.y_shape, dtype))
+    if limit is not None and parts > limit:
+        return None
+    return launch.plan_of(operation, algorithm, parts, **blocking)
+
+
 def _gather(operation, geometry, dtype, precision, limit):
     pixels, out, source = conv_sizes(geometry, operation == "conv_dx")
     if geometry.groups > 1 and min(out, source) < FEW_CHANNELS:
         return launch.plan_of(operation, "direct")
+    algorithm = tensor_algorithm(geometry, dtype, precision)
+    fast = algorithm and tensor_plan(operation, geometry, dtype, algorithm, limit)
+    if fast:
+        return fast
     return launch.plan_of(operation, "implicit_gemm", tile=tile_for(pixels, out, dtype))
 
 
@@ -102,6 +190,10 @@ def _filter(operation, geometry, dtype, precision, limit):
     bias = _bias_bytes(geometry.y_shape, dtype)
     if geometry.groups > 1 and min(out, source) < FEW_CHANNELS:
         return launch.plan_of(operation, "direct", bias)
+    algorithm = tensor_algorithm(geometry, dtype, precision)
+    fast = algorithm and tensor_plan(operation, geometry, dtype, algorithm, limit)
+    if fast:
+        return fast
     width = source * geometry.taps
     name = tile_for(out, width, dtype)
     tile = TILES[name]
@@ -158,3 +250,31 @@ _MAKERS = {
     "matmul": _matmul,
     "scatter_add": _scatter,
 }
+
+# ---- every compilation that a plan can ask for --------------------------------------------
+
+_ALL = tuple(launch.REALS)
+_TILED = tuple(tile.defines() for tile in TILES.values())
+#: (source file, dtypes, variants of its other defines): what the compile gate compiles
+COMPILATIONS = (
+    ("activation", _ALL, ({},)),
+    ("avg_pool", _ALL, ({},)),
+    ("columns", _ALL, ({},)),
+    ("conv_direct", _ALL, ({},)),
+    ("conv_filter", ("float32", "float16", "bfloat16"), _TILED),
+    ("conv_filter", ("float64",), _TILED[:1]),
+    ("conv_finish", _ALL, ({},)),
+    ("conv_gather", ("float32", "float16", "bfloat16"), _TILED),
+    ("conv_gather", ("float64",), _TILED[:1]),
+    ("conv_pack", _ALL[:1], ({}, {"round": 1})),
+    ("conv_pack", ("float16", "bfloat16"), ({},)),
+    ("conv_tensor", ("float32",), ({"product": "TF32"}, {"product": "SPLIT"})),
+    ("conv_tensor", ("float16", "bfloat16"), ({"product": "HALF"},)),
+    ("conv_tensor_filter", ("float32",), ({"product": "TF32"}, {"product": "SPLIT"})),
+    ("conv_tensor_filter", ("float16", "bfloat16"), ({"product": "HALF"},)),
+    ("loss", _ALL, ({},)),
+    ("max_pool", _ALL, ({},)),
+    ("scatter", _ALL, ({},)),
+    ("scatter_atomic", ("float32", "float64"), ({},)),
+    ("winner", ("float32",), ({},)),
+)

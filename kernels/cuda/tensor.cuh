@@ -1,0 +1,53 @@
+// What the tensor-core kernels share: one warp's products, whatever the number type.
+//
+// GR_PRODUCT chooses it:
+//   TF32    float32 already rounded to TF32 (conv_pack.cu)
+//   SPLIT   float32 as the sum of two TF32 numbers, three products: float32's accuracy.
+//           Markidis et al. 2018, arXiv:1803.04014; Ootomo & Yokota 2022, arXiv:2203.03341
+//   HALF    float16 or bfloat16, by GR_REAL
+#pragma once
+#include "conv.cuh"
+
+#define TF32 1
+#define SPLIT 2
+#define HALF 3
+
+constexpr int STAGES = 3;                         // tiles in flight: one used, two on their way
+constexpr int VECTOR = 16 / (int)sizeof(real);    // elements that cp.async moves
+constexpr int STEP = 8 * 4 / (int)sizeof(real);   // summands of one mma: 8 words of them
+
+#if GR_PRODUCT == HALF
+__device__ __forceinline__ void mma_16(const f16*, float (&d)[4], const unsigned (&a)[4],
+                                       const unsigned (&b)[2]) {
+  mma_f16(d, a, b);
+}
+__device__ __forceinline__ void mma_16(const b16*, float (&d)[4], const unsigned (&a)[4],
+                                       const unsigned (&b)[2]) {
+  mma_b16(d, a, b);
+}
+#endif
+
+// sum += a * b, the fragments as they came from shared memory.
+__device__ __forceinline__ void multiply_fragments(float (&sum)[4], const unsigned (&a)[4],
+                                                   const unsigned (&b)[2]) {
+#if GR_PRODUCT == TF32
+  mma_tf32(sum, a, b);
+#elif GR_PRODUCT == HALF
+  mma_16(static_cast<const real*>(nullptr), sum, a, b);
+#else
+  unsigned a_high[4], a_low[4], b_high[2], b_low[2];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    a_high[i] = to_tf32(__uint_as_float(a[i]));
+    a_low[i] = to_tf32(__uint_as_float(a[i]) - __uint_as_float(a_high[i]));
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    b_high[i] = to_tf32(__uint_as_float(b[i]));
+    b_low[i] = to_tf32(__uint_as_float(b[i]) - __uint_as_float(b_high[i]));
+  }
+  mma_tf32(sum, a_low, b_high);  // the small terms first
+  mma_tf32(sum, a_high, b_low);
+  mma_tf32(sum, a_high, b_high);
+#endif
+}
