@@ -102,41 +102,71 @@ def product(y, a, b, bias, work, steps, p):
             n, rest = task // (down * across), task % (down * across)
             i0, j0 = rest % down * p.rows, rest // down * p.columns
             rows, columns = min(p.rows, I - i0), min(p.columns, J - j0)
-            _block(work, slot * p.slot, a, b, bias, n, i0, rows, j0, columns, steps, p)
             to = n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2)
-            _write(y, to, work, slot * p.slot + p.c_at, rows, columns, p)
+            # whole tiles go straight to y where its rows are contiguous, the others by way of work
+            whole = columns // p.width * p.width if step(y, 2) == 1 else 0
+            base = slot * p.slot
+            _begin(y, to, whole, work, base, a, bias, rows, j0, columns, p)
+            _block(y, to, whole, work, base, a, b, bias, n, i0, rows, j0, columns, steps, p)
+            _write(y, to + whole * step(y, 2), work, base + p.c_at + whole, rows,
+                   columns - whole, p)  # fmt: skip
 
 
 @helper
-def _block(work, base, a, b, bias, n, i0, rows, j0, columns, steps, p):
-    """The sums of one block, left in the slot's memory, rows p.columns apart."""
-    _, E, _, L = a.shape
-    sums = base + p.c_at
-    if bias.size or E * L == 0:
+def _begin(y, to, whole, work, base, a, bias, rows, j0, columns, p):
+    """What the sums of a block begin with, unless the first tiles begin with zero themselves."""
+    if bias.size:
         for i in range(rows):
-            to = sums + i * p.columns
-            if bias.size:
-                for j in range(columns):
-                    store(work, to + j, load(bias, (j0 + j) * step(bias, 0)))
-            else:
-                fill_row(work, to, a.dtype.type(0), columns)
+            for j in range(whole):
+                store(y, to + i * step(y, 1) + j, load(bias, (j0 + j) * step(bias, 0)))
+            for j in range(whole, columns):
+                value = load(bias, (j0 + j) * step(bias, 0))
+                store(work, base + p.c_at + i * p.columns + j, value)
+    elif a.shape[1] * a.shape[3] == 0:
+        for i in range(rows):
+            fill_row(y, to + i * step(y, 1), a.dtype.type(0), whole)
+            fill_row(work, base + p.c_at + i * p.columns, a.dtype.type(0), columns)
+
+
+@helper
+def _block(y, to, whole, work, base, a, b, bias, n, i0, rows, j0, columns, steps, p):
+    """The sums of one block: columns below ``whole`` in y, the others in the slot's memory."""
+    _, E, _, L = a.shape
     resume = bias.size
     for part in range(E * ((L + p.chunk - 1) // p.chunk)):
         e, l0 = part % E, part // E * p.chunk
         depth = min(p.chunk, L - l0)
         start = n * step(b, 0) + e * step(b, 1) + l0 * step(b, 2) + j0 * step(b, 3)
-        for j in range(0, columns, p.width):
-            _pack(work, base + p.b_at + j * depth, p.width, b, start + j * step(b, 3), step(b, 2),
-                  step(b, 3), depth, min(p.width, columns - j), p.lanes)  # fmt: skip
+        _pack_strips(work, base + p.b_at, b, start, depth, columns, p)
         start = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + l0 * step(a, 3)
         for i in range(0, rows, p.panel):
             count = min(p.panel, rows - i)
             _pack(work, base + p.a_at, count, a, start + i * step(a, 2), step(a, 3),
                   step(a, 2), depth, count, p.lanes)  # fmt: skip
             for j in range(0, columns, p.width):
-                tile(count, work, base + p.a_at, count, work, base + p.b_at + j * depth, steps, 0,
-                     depth, work, sums + i * p.columns + j, p.columns, work, base, resume)
+                strip = base + p.b_at + j * depth
+                if j < whole:
+                    tile(count, work, base + p.a_at, count, work, strip, steps, 0, depth,
+                         y, to + i * step(y, 1) + j, step(y, 1), work, base, resume)
+                else:
+                    sums = base + p.c_at + i * p.columns + j
+                    tile(count, work, base + p.a_at, count, work, strip, steps, 0, depth,
+                         work, sums, p.columns, work, base, resume)  # fmt: skip
         resume = 1
+
+
+@helper
+def _pack_strips(work, to, b, start, depth, columns, p):
+    """A chunk of a block of b, strip after strip; whole rows are read in one go."""
+    if step(b, 3) == 1:
+        for at in range(depth):
+            for j in range(0, columns, p.width):
+                copy_row(work, to + j * depth + at * p.width, b, start + at * step(b, 2) + j,
+                         min(p.width, columns - j))  # fmt: skip
+    else:
+        for j in range(0, columns, p.width):
+            _pack(work, to + j * depth, p.width, b, start + j * step(b, 3), step(b, 2),
+                  step(b, 3), depth, min(p.width, columns - j), p.lanes)  # fmt: skip
 
 
 @helper
