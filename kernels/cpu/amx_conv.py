@@ -29,11 +29,10 @@ from .memory import load, step, store
 from .vectors import fill_row, finite_row
 
 
-def run(v, u, w, bias, plan, workspace) -> str:
+def run(v, u, w, bias, plan, workspace) -> bool:
     """v = u convolved with w (G, rows, channels, T, R, S) + bias.
 
-    Returns "done", "repair" where v has elements that are not finite and must be computed
-    directly, or "tiny" where the scale of the data is such that v is not good enough.
+    False, and v is to be computed otherwise, if it is not finite or the data's scale is tiny.
     """
     program = plan.program
     work = workspace[: program.size].view("float32")
@@ -44,9 +43,7 @@ def run(v, u, w, bias, plan, workspace) -> str:
              program.pairs, program.used, count(s), s, p)  # fmt: skip
     flags = work[p.flags_at : p.packed_at].reshape(-1, FLAGS)
     broken, weight, source = flags[:, :3].max(axis=0)
-    if 0 < weight < TINY or 0 < source < TINY:
-        return "tiny"
-    return "repair" if broken else "done"
+    return not (broken or 0 < weight < TINY or 0 < source < TINY)
 
 
 @kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 3), int64, PRODUCT), variants=("float32",))

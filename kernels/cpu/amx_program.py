@@ -70,7 +70,9 @@ def build(axes, batch, groups, rows, channels, threads, budget) -> Program:
     together = channels if few else DEPTH
     per_position = 4 * together + 2 * PARTS * deep + 4 * SIDE
     limit = max(SIDE, min(BLOCK_BYTES, budget // threads) // per_position)
-    s, used = blocks(axes, batch, groups, channels, "float32", limit, 2 * threads)
+    # blocks() shares its limit out among the source phases; few channels are cut for one only
+    phases = np.prod([axis.split for axis in axes]) if few else 1
+    s, used = blocks(axes, batch, groups, channels, "float32", limit * phases, 2 * threads)
     word_count = _round(s.images * s.volume * (1 if few else len(used)), LANES)
     word_plane = _odd_lines(word_count + SIDE)
     phases, steps = _steps(axes, used, s, few)

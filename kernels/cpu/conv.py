@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from . import columns, direct, implicit_gemm, weight_gradient
+from . import amx_conv, amx_dw, columns, direct, implicit_gemm, plans, weight_gradient
 from .matmul import NO_BIAS
+
+#: algorithm -> its driver, which returns False where the data is not for it
+_CONVOLVE = {"amx": amx_conv.run, "implicit_gemm": implicit_gemm.run}
+_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run}
+
+
+def _served(drivers, arrays, plan, workspace) -> bool:
+    """Runs the plan's algorithm, or else the one it names for such data; False: neither can."""
+    while plan is not None and plan.algorithm in drivers:
+        if drivers[plan.algorithm](*arrays, plan, workspace):
+            return True
+        plan = plan.otherwise() if plan.otherwise else None
+        workspace = plans.workspace(plan) if plan else None
+    return False
 
 
 def conv_forward(y, x, w, b, geometry, plan, workspace):
     dtype, g = y.dtype.name, geometry
     b = NO_BIAS[dtype] if b is None else b
-    if plan.algorithm == "implicit_gemm":
-        weights = w.reshape(g.groups, -1, *w.shape[1:])
-        if implicit_gemm.run(y, x, weights, b, plan, workspace):
-            return
-    direct.forward(dtype, plan.threads, y, x, w, b, g.stride, g.before, g.dilation, g.groups)
+    weights = w.reshape(g.groups, -1, *w.shape[1:])
+    if not _served(_CONVOLVE, (y, x, weights, b), plan, workspace):
+        direct.forward(dtype, plan.threads, y, x, w, b, g.stride, g.before, g.dilation, g.groups)
 
 
 def conv_dx(dx, dy, w, b, geometry, plan, workspace):
     dtype, g = dx.dtype.name, geometry
     b = NO_BIAS[dtype] if b is None else b
-    if plan.algorithm == "implicit_gemm":
-        weights = w.reshape(g.groups, -1, *w.shape[1:]).transpose(0, 2, 1, 3, 4, 5)
-        if implicit_gemm.run(dx, dy, weights, b, plan, workspace):
-            return
-    direct.dx(dtype, plan.threads, dx, dy, w, b, g.stride, g.before, g.dilation, g.groups)
+    weights = w.reshape(g.groups, -1, *w.shape[1:]).transpose(0, 2, 1, 3, 4, 5)
+    if not _served(_CONVOLVE, (dx, dy, weights, b), plan, workspace):
+        direct.dx(dtype, plan.threads, dx, dy, w, b, g.stride, g.before, g.dilation, g.groups)
 
 
 def conv_dw(dw, db, dy, x, geometry, plan, workspace):
     g = geometry
-    if plan.algorithm != "implicit_gemm" or not weight_gradient.run(dw, dy, x, plan, workspace):
+    if not _served(_REDUCE, (dw, dy, x), plan, workspace):
         direct.dw(dw.dtype.name, plan.threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
     if db is not None:
         columns.bias_gradient(db.dtype.name, plan.threads, db, dy)

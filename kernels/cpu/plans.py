@@ -8,19 +8,22 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
-from . import implicit_gemm, matmul, regions, weight_gradient
+from . import amx, amx_dw, amx_program, implicit_gemm, matmul, regions, weight_gradient
 from .vectors import ITEMSIZE, TARGET
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
 #: region takes about 3 microseconds, in which one core does some 100,000 of them.
 SERIAL_BELOW = 100_000
+
+#: Below this many multiply-adds cutting float32 into parts costs more than AMX saves.
+AMX_ABOVE = 2_000_000
 
 #: Workspace beyond the packed weights, for all threads together.
 BUFFER_BYTES = 32 * 1024 * 1024
@@ -31,6 +34,8 @@ class CpuPlan(Plan):
     """A plan with what the driver of its algorithm needs, worked out once."""
 
     program: object = field(default=None, compare=False, repr=False)
+    #: makes the plan for data that this one's algorithm finds it cannot serve
+    otherwise: object = field(default=None, compare=False, repr=False)
 
 
 @lru_cache(maxsize=4096)
@@ -41,6 +46,10 @@ def plan(operation, geometry, dtype, settings) -> Plan:
     """
     threads = 1 if _work(geometry) < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
+    if _amx_serves(operation, geometry, dtype, settings):
+        found = _amx(made, geometry, dtype, settings)
+        if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
+            return found
     if operation in ("conv_forward", "conv_dx") and TARGET:
         made = _implicit_gemm(made, geometry, dtype, settings)
     if operation == "conv_dw" and TARGET:
@@ -48,6 +57,39 @@ def plan(operation, geometry, dtype, settings) -> Plan:
     if operation == "matmul" and TARGET:
         made = _matmul(made, geometry, dtype, settings)
     return made
+
+
+def _amx_serves(operation, g, dtype, settings) -> bool:
+    """Is there enough to multiply, and little enough padding to whole tiles, for AMX to win?"""
+    if operation not in ("conv_forward", "conv_dx", "conv_dw") or dtype != "float32":
+        return False
+    if settings.precision == "strict" or not amx.available() or g.multiply_adds < AMX_ABOVE:
+        return False
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    return min(_fill(rows), _fill(channels)) >= 0.7 and min(rows, channels) >= amx.DEPTH // 2
+
+
+def _fill(count):
+    """The part of whole tiles that ``count`` rows make use of."""
+    return count / (-(-count // amx.SIDE) * amx.SIDE)
+
+
+def _amx(made, g, dtype, settings):
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    if made.operation == "conv_dw":
+        built = amx_dw.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
+    elif made.operation == "conv_forward":
+        built = amx_program.build(regions.forward_axes(g), g.batch, g.groups, rows, channels,
+                                  made.threads, BUFFER_BYTES)  # fmt: skip
+    else:
+        built = amx_program.build(regions.dx_axes(g), g.batch, g.groups, channels, rows,
+                                  made.threads, BUFFER_BYTES)  # fmt: skip
+    s = built.blocks
+    blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "images": s.images,
+                "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
+    strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
+    return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
+                   program=built, otherwise=strict)  # fmt: skip
 
 
 def _matmul(made, g, dtype, settings):
