@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextvars import ContextVar
 from dataclasses import dataclass
+from numbers import Integral
 
 from .errors import ConfigError, UnknownSettingError
 
@@ -53,9 +54,9 @@ def _one_of(*choices):
 def _integer_or_none(name, value, at_least):
     if value is None:
         return None
-    if isinstance(value, bool) or not hasattr(value, "__index__") or hasattr(value, "shape"):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"config.{name} must be an integer or None, got {value!r}")
-    value = value.__index__()
+    value = int(value)
     if value < at_least:
         raise ConfigError(f"config.{name} must be at least {at_least}, got {value}")
     return value
