@@ -55,7 +55,7 @@ def save(figure, path):
         )
     fixed = {"metadata": {"Date": None}} if ending == "svg" else {}
     with matplotlib.rc_context({"svg.hashsalt": "gradroute"}):  # the same file for the same picture
-        figure.savefig(path, dpi=150, facecolor="white", **fixed)
+        figure.savefig(path, dpi=120, facecolor="white", **fixed)
     return figure
 
 

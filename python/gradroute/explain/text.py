@@ -141,6 +141,9 @@ def _narrow_table(e, found, width, largest):
         sum_ = f"{upstream} x {slope} x {weight} " if upstream else ""
         sum_ += f"= {show(value, sign=True)}"
         room = width - len(sum_) - 6
+        if room < 0:
+            made += wrapped(sum_, width, _role(value), "    ")
+            continue
         bar = _bar(value, largest, min(room, 12)) if room > 2 else ""
         made.append([("    ", ""), (sum_, ""), (f"  {bar}", _role(value))])
     return [*made, [("  sum = ", ""), (show(e.total, sign=True), "name")], *wrapped(wrong_sum(e), width, "quiet")]
