@@ -4,7 +4,8 @@
     peers/        how each library computes an operation; a missing one says how to install it
     measure.py    the check against float64, then the alternating timing
     record.py     rows, their ratios and geometric means, JSON
-    machine.py    what ran where, and the measured ceilings
+    ceilings.py   the most that this machine can do, measured
+    machine.py    what ran where
     scaling.py    time against batch, channels, image size and threads; memory against image size
-    tables.py, pictures.py, report.py    what a person reads
+    lines.py, tables.py, pictures.py, report.py    what a person reads
 """

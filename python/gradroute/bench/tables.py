@@ -53,7 +53,8 @@ def comparison(rows: list[Row]) -> list[Table]:
         sides = names(part)
         table = Table(title=f"{op}: milliseconds (how many times faster gradroute is)", **_STYLE)
         for column in ("case", "ours", "GFLOP/s", *map(short, sides[1:])):
-            table.add_column(column, justify="left" if column == "case" else "right")
+            side = "left" if column == "case" else "right"
+            table.add_column(column, justify=side, overflow="fold")
         for row in part:
             table.add_row(*map(_two_lines, cells(row, sides)))
         tables.append(table)
