@@ -1,8 +1,10 @@
 """Max pooling, in strips of windows side by side.
 
-A strip is a run of windows that differ along one axis: along the row where images are stored row
-by row, across the channels where those lie next to each other (channels last).  The taps are
-walked in row-major order, with the best value and its position in registers.
+A strip is a run of windows that differ along one axis and see the same taps: along the row where
+images are stored row by row, across the channels where those lie next to each other (channels
+last).  The taps are walked in row-major order, with the best value and its position in registers.
+The last strip of a run overlaps the one before it rather than being a short one: the same thread
+writes the same values twice.
 """
 
 from __future__ import annotations
@@ -10,76 +12,28 @@ from __future__ import annotations
 import numpy as np
 
 from .jit import array, boolean, inlined, int64, kernel, out, prange, triple, types
-from .lanes import add, any_nan, beats, both, choose, greater, lanes_between, lanes_load
-from .lanes import lanes_store, splat, splat_like
+from .lanes import beats, choose, lanes_load, lanes_store, splat, splat_like
 from .memory import step
-from .window import ceil_div, inner_windows, next_row, row_of, taps_inside
+from .window import inner_windows, next_row, row_of, taps_inside
 
 _NO_WINNER = np.empty((1, 1, 1, 1, 1), np.uint8)
-WIDE, NARROW = 16, 8  # lanes of a strip; the narrow one for the end of a row
+WIDE, MIDDLE, NARROW = 16, 8, 4  # lanes of a strip
 
 
 @inlined
-def _lanes_inside(start, stride, size, count):
-    """(first, end) of the lanes l < count with 0 <= start + l*stride < size."""
-    first = 0 if start >= 0 else min(count, ceil_div(-start, stride))
-    end = 0 if start >= size else min(count, ceil_div(size - start, stride))
-    return first, max(first, end)
-
-
-@inlined
-def _strip(
-    y, to, winner, name, x, at, lanes, count, worst, taps, jump, window, border, row, rules
-):
-    """The largest element of ``count`` windows and its position.
-
-    ``taps`` are those inside the image.  In a ``border`` strip the windows lie along a row and
-    some reach outside it: which lanes take part differs from tap to tap.  ``row`` is then the
-    position of lane 0's first tap, and the stride, dilation and size of the row.
-
-    The usual strip is walked with the one comparison that numbers need.  If a NaN was among them
-    (it, or inf - inf, leaves its mark on a sum) the strip is walked again by the full rule.
-    """
+def _strip(y, to, winner, name, x, at, lanes, count, worst, taps, jump, window, rules):
+    """The largest element of ``count`` windows and its position; ``taps`` lie inside the image."""
     t0, t1, r0, r1, s0, s1 = taps
-    start, stride, dilation, size = row
     named, last, omit = rules
-    tap = (t0 * window[1] + r0) * window[2]
-    best, number = worst, splat_like(winner.dtype.type(tap + s0), worst)
-    if border:  # the first tap inside, for each lane
-        for s in range(s1 - 1, s0 - 1, -1):
-            first, end = _lanes_inside(start + s * dilation, stride, size, count)
-            this = splat_like(winner.dtype.type(tap + s), worst)
-            number = choose(lanes_between(first, end, worst), this, number)
-    doubt = splat_like(x.dtype.type(1), worst)
-    if not (border or last or omit):
-        for t in range(t0, t1):
-            for r in range(r0, r1):
-                tap = (t * window[1] + r) * window[2]
-                here = at + t * jump[0] + r * jump[1] + s0 * jump[2]
-                for s in range(s0, s1):
-                    value = lanes_load(x, here, lanes[2], 0, count, worst)
-                    wins = greater(value, best)
-                    doubt = add(doubt, value)
-                    best = choose(wins, value, best)
-                    number = choose(wins, splat_like(winner.dtype.type(tap + s), worst), number)
-                    here += jump[2]
-        if not any_nan(doubt):
-            lanes_store(y, to, lanes[0], 0, count, best)
-            if named:
-                lanes_store(winner, name, lanes[1], 0, count, number)
-            return
+    tap = (t0 * window[1] + r0) * window[2] + s0
+    best, number = worst, splat_like(winner.dtype.type(tap), worst)
     for t in range(t0, t1):
         for r in range(r0, r1):
             tap = (t * window[1] + r) * window[2]
             here = at + t * jump[0] + r * jump[1] + s0 * jump[2]
-            first, end = 0, count
             for s in range(s0, s1):
-                if border:
-                    first, end = _lanes_inside(start + s * dilation, stride, size, count)
-                value = lanes_load(x, here, lanes[2], first, end, worst)
+                value = lanes_load(x, here, lanes[2], 0, count, worst)
                 wins = beats(value, best, last, omit)
-                if border:
-                    wins = both(wins, lanes_between(first, end, worst))
                 best = choose(wins, value, best)
                 number = choose(wins, splat_like(winner.dtype.type(tap + s), worst), number)
                 here += jump[2]
@@ -89,24 +43,29 @@ def _strip(
 
 
 @inlined
-def _line(y, to, winner, name, x, at, lanes, count, taps, jump, window, inner, row, rules):
-    """Strips over ``count`` windows side by side; those before and behind ``inner`` are border."""
-    worst = x.dtype.type(np.nan) if rules[2] else x.dtype.type(-np.inf)
-    start, stride, dilation, size = row
+def _strips(y, to, winner, name, x, at, lanes, count, worst, width, taps, jump, window, rules):
+    """``count`` windows that see the same taps, in strips of ``width`` lanes."""
     done = 0
     while done < count:
-        left = count - done
-        border = done < inner[0] or min(count, done + WIDE) > inner[1]
-        strip = (start + done * stride, stride, dilation, size)
-        places = (to + done * lanes[0], name + done * lanes[1], at + done * lanes[2])
-        if left > NARROW:
-            _strip(y, places[0], winner, places[1], x, places[2], lanes, min(left, WIDE),
-                   splat(worst, WIDE), taps, jump, window, border, strip, rules)  # fmt: skip
-            done += WIDE
-        else:
-            _strip(y, places[0], winner, places[1], x, places[2], lanes, left,
-                   splat(worst, NARROW), taps, jump, window, border, strip, rules)  # fmt: skip
-            done += NARROW
+        here = max(0, min(done, count - width))
+        _strip(y, to + here * lanes[0], winner, name + here * lanes[1], x, at + here * lanes[2],
+               lanes, min(width, count), worst, taps, jump, window, rules)  # fmt: skip
+        done += width
+
+
+@inlined
+def _line(y, to, winner, name, x, at, lanes, count, taps, jump, window, rules):
+    """``count`` windows that see the same taps."""
+    worst = x.dtype.type(np.nan) if rules[2] else x.dtype.type(-np.inf)
+    if count >= WIDE:
+        _strips(y, to, winner, name, x, at, lanes, count, splat(worst, WIDE), WIDE,
+                taps, jump, window, rules)  # fmt: skip
+    elif count >= MIDDLE:
+        _strips(y, to, winner, name, x, at, lanes, count, splat(worst, MIDDLE), MIDDLE,
+                taps, jump, window, rules)  # fmt: skip
+    else:
+        _strips(y, to, winner, name, x, at, lanes, count, splat(worst, NARROW), NARROW,
+                taps, jump, window, rules)  # fmt: skip
 
 
 @kernel(lambda F, I: (out(F, 5), out(I, 5), array(F, 5), triple, triple, triple, triple,
@@ -118,6 +77,9 @@ def largest(y, winner, x, window, stride, dilation, before, rules, across, piece
     jump = (dilation[0] * step(x, 2), dilation[1] * step(x, 3), dilation[2] * step(x, 4))
     inner_p = inner_windows(H, window[1], stride[1], dilation[1], before[1], P)
     inner_q = inner_windows(W, window[2], stride[2], dilation[2], before[2], Q)
+    lanes = (step(y, 4), step(winner, 4), stride[2] * step(x, 4))
+    if across:
+        lanes = (step(y, 1), step(winner, 1), step(x, 1))
     channels = 1 if across else C
     rows = N * channels * Z * P
     for piece in prange(pieces):
@@ -134,19 +96,17 @@ def largest(y, winner, x, window, stride, dilation, before, rules, across, piece
             r0, r1 = 0, window[1]
             if p < inner_p[0] or p >= inner_p[1]:
                 r0, r1 = taps_inside(h, dilation[1], H, window[1])
-            if across:
-                lanes = (step(y, 1), step(winner, 1), step(x, 1))
-                for q in range(Q):
-                    s0, s1 = 0, window[2]
-                    if q < inner_q[0] or q >= inner_q[1]:
-                        s0, s1 = taps_inside(w + q * stride[2], dilation[2], W, window[2])
-                    _line(y, to + q * step(y, 4), winner, name + q * step(winner, 4),
-                          x, at + q * stride[2] * step(x, 4), lanes, C, (t0, t1, r0, r1, s0, s1),
-                          jump, window, (0, C), (0, 1, 1, C), rules)  # fmt: skip
-            else:
-                lanes = (step(y, 4), step(winner, 4), stride[2] * step(x, 4))
-                _line(y, to, winner, name, x, at, lanes, Q, (t0, t1, r0, r1, 0, window[2]),
-                      jump, window, inner_q, (w, stride[2], dilation[2], W), rules)  # fmt: skip
+            q = 0
+            while q < Q:
+                run, s0, s1 = 1, 0, window[2]
+                if q < inner_q[0] or q >= inner_q[1]:
+                    s0, s1 = taps_inside(w + q * stride[2], dilation[2], W, window[2])
+                elif not across:
+                    run = inner_q[1] - q
+                _line(y, to + q * step(y, 4), winner, name + q * step(winner, 4),
+                      x, at + q * stride[2] * step(x, 4), lanes, C if across else run,
+                      (t0, t1, r0, r1, s0, s1), jump, window, rules)  # fmt: skip
+                q += run
             n, c, z, p = next_row(n, c, z, p, channels, Z, P)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .jit import array, boolean, inlined, int64, kernel, out, prange, triple
 from .lanes import add, choose, equal, lanes_load, lanes_store, splat, splat_like, store_pairs
-from .max_pool import NARROW, WIDE, across_channels
+from .max_pool import MIDDLE, WIDE, across_channels
 from .memory import step
 from .window import ceil_div, covering, floor_div, next_row, row_of
 
@@ -132,29 +132,29 @@ def owed(dx, dy, winner, window, stride, dilation, before, across, pieces):
                     while i < C:
                         here = to + w * step(dx, 4) + i * step(dx, 1)
                         from_, label = at + i * step(dy, 1), name + i * step(winner, 1)
-                        if C - i > NARROW:
+                        if C - i > MIDDLE:
                             count = min(WIDE, C - i)
                             total = _gather(splat(zero, WIDE), dy, from_, winner, label, over,
                                             window, count, -1)  # fmt: skip
                             lanes_store(dx, here, step(dx, 1), 0, count, total)
                             i += WIDE
                         else:
-                            total = _gather(splat(zero, NARROW), dy, from_, winner, label, over,
+                            total = _gather(splat(zero, MIDDLE), dy, from_, winner, label, over,
                                             window, C - i, -1)  # fmt: skip
                             lanes_store(dx, here, step(dx, 1), 0, C - i, total)
-                            i += NARROW
+                            i += MIDDLE
             else:
                 over = (over_z, over_p)
                 j, last = floor_div(before[2], stride[2]), floor_div(W - 1 + before[2], stride[2])
                 while j <= last:
-                    if last - j >= NARROW:
+                    if last - j >= MIDDLE:
                         _row_strip(dx, to, dy, at, winner, name, j, over, splat(zero, WIDE), WIDE,
                                    window, stride, dilation, before)  # fmt: skip
                         j += WIDE
                     else:
-                        _row_strip(dx, to, dy, at, winner, name, j, over, splat(zero, NARROW),
-                                   NARROW, window, stride, dilation, before)  # fmt: skip
-                        j += NARROW
+                        _row_strip(dx, to, dy, at, winner, name, j, over, splat(zero, MIDDLE),
+                                   MIDDLE, window, stride, dilation, before)  # fmt: skip
+                        j += MIDDLE
             n, c, d, h = next_row(n, c, d, h, channels, D, H)
 
 
