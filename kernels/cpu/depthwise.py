@@ -6,11 +6,12 @@ Each plane of the result is the sum over its group's few source planes, a strip 
 
 from __future__ import annotations
 
+from . import depthwise_last as last
 from .jit import FLOATS, Kernel, array, helper, int64, out, prange, triple
 from .matmul import NO_BIAS
 from .memory import load, step, store
 from .strips import LARGEST, PIECE, filter_plane, plane
-from .vectors import TARGET, VECTOR_BYTES, fill_row
+from .vectors import LANES, TARGET, VECTOR_BYTES, fill_row
 
 
 def stride_of(g):
@@ -26,30 +27,73 @@ def serves(g) -> bool:
     return TARGET is not None and small and g.groups > 1 and few and stride_of(g) is not None
 
 
+def workspace_elements(g, dtype, threads) -> int:
+    """The sums of dw, or the weights of a channels-last call: whichever is more."""
+    channels = -(-g.in_channels // LANES[dtype]) * LANES[dtype]
+    return (g.taps + 1) * max(channels, threads * LANES[dtype])
+
+
 def forward(y, x, w, b, g, plan, workspace) -> bool:
     """y = conv(x, w) + b; False, and nothing written, if the arrays' layout is not served."""
-    if not (_rows_lie(x) and _rows_lie(y)):
-        return False
-    weights = w.reshape(g.groups, -1, *w.shape[1:])
     stride = stride_of(g)
-    kernel = planes if stride == 1 else planes_down
-    kernel(y.dtype.name, plan.threads, y, x, weights, b, g.dilation, g.before)
+    if _rows_lie(x) and _rows_lie(y):
+        weights = w.reshape(g.groups, -1, *w.shape[1:])
+        kernel = planes if stride == 1 else planes_down
+        kernel(y.dtype.name, plan.threads, y, x, weights, b, g.dilation, g.before)
+        return True
+    if not _channels_lie(g, x, y, b):
+        return False
+    weights = _pack(w, workspace)
+    last.rows(y.dtype.name, plan.threads, y, x, weights, b, 1, stride, g.dilation, g.before)
     return True
 
 
 def dx(dx, dy, w, b, g, plan, workspace) -> bool:
     """dx = the gradient of conv's input (+ b)."""
-    if not (_rows_lie(dx) and _rows_lie(dy)):
-        return False
-    weights = w.reshape(g.groups, -1, *w.shape[1:]).transpose(0, 2, 1, 3, 4, 5)
-    if stride_of(g) == 1:  # the forward pass with the window turned round
-        weights = weights[..., ::-1, ::-1, ::-1]
+    stride, name, before = stride_of(g), dx.dtype.name, g.before
+    if stride == 1:  # the forward pass with the window turned round
+        w = w[..., ::-1, ::-1, ::-1]
         before = tuple((size - 1) * dilation - before
                        for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
-        planes(dx.dtype.name, plan.threads, dx, dy, weights, b, g.dilation, before)
-    else:
-        planes_up(dx.dtype.name, plan.threads, dx, dy, weights, b, g.dilation, g.before)
+    if _rows_lie(dx) and _rows_lie(dy):
+        weights = w.reshape(g.groups, -1, *w.shape[1:]).transpose(0, 2, 1, 3, 4, 5)
+        kernel = planes if stride == 1 else planes_up
+        kernel(name, plan.threads, dx, dy, weights, b, g.dilation, before)
+        return True
+    if not _channels_lie(g, dx, dy, b):
+        return False
+    weights = _pack(w, workspace)
+    last.rows(name, plan.threads, dx, dy, weights, b, stride, 1, g.dilation, before)
     return True
+
+
+def dw(dw, db, dy, x, g, plan, workspace) -> bool:
+    """dw, and db unless it is None."""
+    db = NO_BIAS[dw.dtype.name] if db is None else db
+    work, stride, name = workspace.view(dw.dtype), stride_of(g), dw.dtype.name
+    if _rows_lie(x) and _rows_lie(dy):
+        kernel = filters if stride == 1 else filters_down
+        kernel(name, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
+               plan.threads)  # fmt: skip
+        return True
+    if not _channels_lie(g, x, dy, db):
+        return False
+    last.filters(name, plan.threads, dw, db, dy, x, work, stride, g.dilation, g.before)
+    return True
+
+
+def _pack(w, workspace):
+    """w (C, 1, T, R, S) -> (T, R, S, C) in the workspace: small, and its rows are vectors."""
+    packed = workspace.view(w.dtype)[: w.size].reshape(*w.shape[2:], w.shape[0])
+    packed[...] = w[:, 0].transpose(1, 2, 3, 0)
+    return packed
+
+
+def _channels_lie(g, x, y, b):
+    """Are these channels-last images of a depthwise convolution without a multiplier?"""
+    return (g.groups == g.in_channels == g.out_channels
+            and (b.size == 0 or b.strides[0] == b.itemsize or b.size == 1)
+            and all(a.strides[1] == a.itemsize or a.shape[1] == 1 for a in (x, y)))  # fmt: skip
 
 
 def _rows_lie(a):
@@ -207,15 +251,3 @@ def _sum(work, at, lanes):
 
 filters = _filters("filters", 1)
 filters_down = _filters("filters_down", 2)
-
-
-def dw(dw, db, dy, x, g, plan, workspace) -> bool:
-    """dw, and db unless it is None."""
-    if not (_rows_lie(x) and _rows_lie(dy)):
-        return False
-    db = NO_BIAS[dw.dtype.name] if db is None else db
-    kernel = filters if stride_of(g) == 1 else filters_down
-    work = workspace.view(dw.dtype)
-    kernel(dw.dtype.name, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
-           plan.threads)  # fmt: skip
-    return True
