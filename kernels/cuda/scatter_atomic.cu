@@ -12,8 +12,10 @@ extern "C" __global__ void scatter_add_atomic(real* out, Strides3 out_s,
   GR_EACH(e, total) {  // (a, position, b)
     const offset b = e % (offset)inner, rest = e / (offset)inner;
     const offset i = rest % (offset)count, a = rest / (offset)count;
-    atomicAdd(&out[a * (offset)out_s.outer + (offset)rows[i] * (offset)out_s.row +
-                   b * (offset)out_s.inner],
-              src[a * (offset)src_s.outer + i * (offset)src_s.row + b * (offset)src_s.inner]);
+    real* target = out + a * (offset)out_s.outer + (offset)rows[i] * (offset)out_s.row +
+                   b * (offset)out_s.inner;
+    const real value =
+        src[a * (offset)src_s.outer + i * (offset)src_s.row + b * (offset)src_s.inner];
+    atomicAdd(target, value);
   }
 }
