@@ -22,6 +22,10 @@ from .regions import source_phases, target_phases
 from .vectors import LANES, copy_row, fill_row, transpose
 
 
+#: Positions of a block from which on the last, partly filled tile hardly matters.
+TILES_WIDTH = 256
+
+
 class Blocks(NamedTuple):
     """What the compiled loops need to know.  Offsets and lengths count elements."""
 
@@ -85,7 +89,10 @@ def _cut(batch, spans, reach, limit, groups, shares):
         while size() > limit and block[axis] > 1:
             parts = -(-spans[axis] // block[axis]) + 1
             block[axis] = min(-(-spans[axis] // parts), block[axis] - 1)
-    images = max(1, min(limit // size(), -(-batch * groups // shares), batch))
+    images = min(-(-batch * groups // shares), limit // size())
+    # but enough small images to fill the tiles, as long as each thread has a block
+    few = min(-(-TILES_WIDTH // size()), batch * groups // max(1, shares // 4))
+    images = max(1, min(max(images, few), batch))
     while _pieces(spans, block) * -(-batch // images) * groups < shares and math.prod(block) > 256:
         axis = next(axis for axis in range(3) if block[axis] > 1)
         block[axis] = -(-block[axis] // 2)

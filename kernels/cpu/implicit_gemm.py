@@ -11,6 +11,7 @@ dropped: cheaper than cutting tiles at every row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,10 +67,11 @@ class Program:
     taps: np.ndarray  # window position of each tap of each phase
     used: np.ndarray  # source phases in the buffer
     pads: bool
+    flat: bool  # every image as one row: a window of 1 needs no other axes
     size: int  # of the workspace, in elements
 
 
-def build(axes, source, batch, groups, rows, channels, dtype, threads, budget) -> Program:
+def build(axes, source, batch, groups, rows, channels, dtype, threads, budget, flat=False) -> Program:
     """``source`` is the source's size; ``rows`` and ``channels`` are those of one group.
 
     ``budget`` is the number of bytes that all threads' buffers may take together.
@@ -92,7 +94,7 @@ def build(axes, source, batch, groups, rows, channels, dtype, threads, budget) -
         threads, lanes, packed_at, slots_at, slot, temp_at, temp,
     )  # fmt: skip
     size = slots_at + threads * slot
-    return Program(s, product, table, phases, taps, used, pads(axes, source), size)
+    return Program(s, product, table, phases, taps, used, pads(axes, source), flat, size)
 
 
 def _tables(axes, used, s):
@@ -110,9 +112,14 @@ def _tables(axes, used, s):
 def run(v, u, w, bias, plan, workspace) -> bool:
     """v = u convolved with w (G, rows, channels, T, R, S) + bias.
 
-    False, and nothing written, if a weight is not finite and would be multiplied with padding.
+    False, and nothing written, if a weight is not finite and would be multiplied with padding, or
+    if the program is for images in one row and these are not.
     """
     dtype, program = v.dtype.name, plan.program
+    if program.flat:
+        v, u = in_one_row(v), in_one_row(u)
+        if v is None or u is None:
+            return False
     work = workspace.view(v.dtype)
     phases, product = program.phases, program.product
     pack(dtype, plan.threads, work, w, bias, phases, program.taps, product)
@@ -121,6 +128,13 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     convolve(dtype, plan.threads, v, u, work, program.table, phases, program.used,
              program.blocks, product)  # fmt: skip
     return True
+
+
+def in_one_row(image):
+    """An image (N, C, D, H, W) as (N, C, 1, 1, D*H*W), or None where that takes a copy."""
+    n, c, *size = image.shape
+    row = image.reshape(n, c, 1, 1, math.prod(size))
+    return row if np.may_share_memory(row, image) or not image.size else None
 
 
 @kernel(lambda F: (out(F, 1), array(F, 6), array(F, 1), array(int64, 2), array(int64, 2), PRODUCT))
@@ -211,36 +225,38 @@ def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, s, 
     total_runs = images * runs if image_runs else 1
     temp = buffer + p.temp_at
     count, before = phases[phase, 9], phases[phase, 10]
-    K = count * s.channels
-    vo = (n0 * step(v, 0)
+    to = (n0 * step(v, 0)
           + (phases[phase, 0] + (first_d - phases[phase, 6]) * p.step_d) * step(v, 2)
           + (phases[phase, 1] + (first_h - phases[phase, 7]) * p.step_h) * step(v, 3)
           + (phases[phase, 2] + (first_w - phases[phase, 8]) * p.step_w) * step(v, 4))  # fmt: skip
     image_at = runs * padded if image_runs else volume
     depth_at = padded if runs > 1 else plane
+    # one row that is contiguous in v takes its whole tiles straight, the rest by way of temp
+    row_of_tiles = images * depth * height == 1 and p.step_w * step(v, 4) == 1
+    whole = width // p.columns * p.columns if row_of_tiles else 0
     for k0 in range(0, p.rows, p.panel):
         rows = min(p.panel, p.rows - k0)
         k = g * p.rows + k0
         a = p.packed_at + s.channels * (s.groups * p.rows * before + k * count)
-        chunk = 0
-        while True:
-            steps = min(p.chunk, K - chunk)
+        for chunk in range(0, max(1, count * s.channels), p.chunk):
+            steps = min(p.chunk, count * s.channels - chunk)
             for r in range(total_runs):
                 source = b + r // runs * volume + r % runs * run_step
-                for j in range(0, length, p.columns):
+                for j in range(0, whole, p.columns):
                     tile(rows, work, a + chunk * rows, rows, work, source + j,
-                         table, before * s.channels + chunk, steps,
-                         work, temp + r * padded + j, p.temp, work, p.bias_at + k, chunk)  # fmt: skip
-            chunk += p.chunk
-            if chunk >= K:
-                break
+                         table, before * s.channels + chunk, steps, v, to + k * step(v, 1) + j,
+                         step(v, 1), work, p.bias_at + k, chunk)  # fmt: skip
+                for j in range(whole, length, p.columns):
+                    tile(rows, work, a + chunk * rows, rows, work, source + j,
+                         table, before * s.channels + chunk, steps, work, temp + r * padded + j,
+                         p.temp, work, p.bias_at + k, chunk)  # fmt: skip
         for i in range(images):
             for z in range(depth):
                 for y in range(height):
-                    at = temp + i * image_at + z * depth_at + y * row
-                    to = (vo + i * step(v, 0) + k * step(v, 1) + z * p.step_d * step(v, 2)
-                          + y * p.step_h * step(v, 3))  # fmt: skip
-                    _write_row(v, to, work, at, rows, width, p)
+                    at = temp + i * image_at + z * depth_at + y * row + whole
+                    start = (to + i * step(v, 0) + k * step(v, 1) + z * p.step_d * step(v, 2)
+                             + y * p.step_h * step(v, 3) + whole)  # fmt: skip
+                    _write_row(v, start, work, at, rows, width - whole, p)
 
 
 @helper

@@ -15,7 +15,7 @@ import numpy as np
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
-from . import amx, amx_dw, amx_program, implicit_gemm, matmul, regions, weight_gradient
+from . import amx, amx_dw, amx_program, depthwise, implicit_gemm, matmul, regions, weight_gradient
 from .vectors import ITEMSIZE, TARGET
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
@@ -56,7 +56,18 @@ def plan(operation, geometry, dtype, settings) -> Plan:
         made = _weight_gradient(made, geometry, dtype, settings)
     if operation == "matmul" and TARGET:
         made = _matmul(made, geometry, dtype, settings)
+    if operation in ("conv_forward", "conv_dx", "conv_dw") and depthwise.serves(geometry):
+        made = _depthwise(made, geometry, dtype, settings)
     return made
+
+
+def _depthwise(other, g, dtype, settings):
+    """``other`` serves arrays in a layout that the depthwise kernels do not know."""
+    size = depthwise.workspace_elements(g, dtype, other.threads) * ITEMSIZE[dtype]
+    if settings.workspace_limit is not None and size > settings.workspace_limit:
+        return other
+    return replace(other, algorithm="depthwise", workspace_bytes=size, program=g,
+                   blocking=depthwise.BLOCKING, otherwise=lambda: other)  # fmt: skip
 
 
 def _amx_serves(operation, g, dtype, settings) -> bool:
@@ -118,28 +129,36 @@ def _weight_gradient(made, g, dtype, settings):
                    program=built)  # fmt: skip
 
 
-def _implicit_gemm(made, g, dtype, settings):
+@lru_cache(maxsize=4096)
+def _implicit_gemm(made, g, dtype, settings, flat=True):
+    """``flat``: a window of 1 may take every image as one row, if the arrays' strides allow it."""
+    flat = flat and _pointwise(g)
+    seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    budget = BUFFER_BYTES
     if made.operation == "conv_forward":
-        axes, source = regions.forward_axes(g), g.size
+        axes, source = regions.forward_axes(seen), seen.size
     else:
-        axes, source = regions.dx_axes(g), g.out
+        axes, source = regions.dx_axes(seen), seen.out
         rows, channels = channels, rows
-    item = ITEMSIZE[dtype]
+    item, budget = ITEMSIZE[dtype], BUFFER_BYTES
     if settings.workspace_limit is not None:
         budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
-    built = implicit_gemm.build(
-        axes, source, g.batch, g.groups, rows, channels, dtype, made.threads, max(budget, 1)
-    )
+    built = implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
+                                made.threads, max(budget, 1), flat)  # fmt: skip
     size = built.size * item
     if settings.workspace_limit is not None and size > settings.workspace_limit:
         return made  # the direct loops need none
     p, s = built.product, built.blocks
     blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": s.images,
                 "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
+    otherwise = partial(_implicit_gemm, made, g, dtype, settings, False) if flat else None
     return replace(made, algorithm="implicit_gemm", workspace_bytes=size, blocking=blocking,
-                   program=built)  # fmt: skip
+                   program=built, otherwise=otherwise)  # fmt: skip
+
+
+def _pointwise(g) -> bool:
+    """Does every output element read one input element, its own?"""
+    return g.window == g.stride == (1, 1, 1) and g.before == g.after == (0, 0, 0)
 
 
 def _work(geometry) -> int:
