@@ -307,42 +307,17 @@ def choose(typing, where, yes, no):
 
 
 @intrinsic
-def both(typing, a, b):
-    """Where both comparisons held."""
-    return a(a, b), lambda context, builder, signature, arguments: builder.and_(*arguments)
-
-
-@intrinsic
-def lanes_between(typing, first, end, like):
-    """The lanes first..end-1, as the answer to a comparison."""
-    kind = Lanes(types.boolean, like.count)
+def within(typing, a, first, end):
+    """Which lanes of a vector of integers lie in first..end-1: bit l of the result is lane l."""
 
     def generate(context, builder, signature, arguments):
-        return _Emit(context, builder, kind).between(*arguments[:2])
+        a, first, end = arguments
+        emit = _Emit(context, builder, signature.args[0])
+        low = builder.icmp_signed(">=", a, emit.splat(first))
+        found = builder.and_(low, builder.icmp_signed("<", a, emit.splat(end)))
+        return builder.zext(builder.bitcast(found, ir.IntType(emit.count)), _I64)
 
-    return kind(types.int64, types.int64, like), generate
-
-
-@intrinsic
-def greater(typing, a, b):
-    """Where a > b; nowhere for NaN."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.fcmp_ordered(">", *arguments)
-
-    return Lanes(types.boolean, a.count)(a, b), generate
-
-
-@intrinsic
-def any_nan(typing, a):
-    """Is any lane NaN?"""
-
-    def generate(context, builder, signature, arguments):
-        found = builder.fcmp_unordered("uno", arguments[0], arguments[0])
-        bits = ir.IntType(signature.args[0].count)
-        return builder.icmp_unsigned("!=", builder.bitcast(found, bits), ir.Constant(bits, 0))
-
-    return types.boolean(a), generate
+    return types.int64(a, a.dtype, a.dtype), generate
 
 
 @intrinsic
