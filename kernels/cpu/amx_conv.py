@@ -26,7 +26,7 @@ from .blocks import BLOCKS, count, fill, locate
 from .implicit_gemm import _overlap, _write_row
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .vectors import fill_row, finite_row
+from .vectors import copy_row, fill_row, finite_row, transpose
 
 
 def run(v, u, w, bias, plan, workspace) -> bool:
@@ -38,7 +38,7 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     work = workspace[: program.size].view("float32")
     s, p = program.blocks, program.product
     work[: p.packed_at] = 0
-    pack("float32", plan.threads, work, w, program.sources, s.groups, p)
+    pack("float32", plan.threads, work, w, program.sources, program.runs, s.groups, p)
     convolve("float32", plan.threads, v, u, work, SHAPES, bias, program.table, program.phases,
              program.pairs, program.used, count(s), s, p)  # fmt: skip
     flags = work[p.flags_at : p.packed_at].reshape(-1, FLAGS)
@@ -46,8 +46,9 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     return not (broken or 0 < weight < TINY or 0 < source < TINY)
 
 
-@kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 3), int64, PRODUCT), variants=("float32",))
-def pack(work, w, sources, groups, p):
+@kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 3), array(int64, 1), int64, PRODUCT),
+        variants=("float32",))  # fmt: skip
+def pack(work, w, sources, runs, groups, p):
     """w (G, rows, channels, T, R, S) -> [G][panel][step][part][SIDE rows][DEPTH]."""
     tasks = groups * p.panels * p.steps
     for slot in prange(p.slots):
@@ -56,39 +57,68 @@ def pack(work, w, sources, groups, p):
         largest = work.dtype.type(0)
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
             g, panel, k = task // p.steps // p.panels, task // p.steps % p.panels, task % p.steps
+            start = g * step(w, 0) + panel * SIDE * step(w, 1)
+            rows = min(SIDE, p.rows - panel * SIDE)
+            if rows < SIDE or runs[k] < DEPTH:
+                fill_row(work, scratch, work.dtype.type(0), SIDE * DEPTH)
+            if runs[k]:
+                at = (start + sources[k, 0, 0] * step(w, 2) + sources[k, 0, 1] * step(w, 3)
+                      + sources[k, 0, 2] * step(w, 4) + sources[k, 0, 3] * step(w, 5))  # fmt: skip
+                _square(work, scratch, w, at, rows, runs[k], p)
+            else:
+                _scattered(work, scratch, w, start, rows, sources, k)
             to = 4 * p.packed_at + task * STEP_BYTES
             for i in range(SIDE):
-                _weights(work, scratch, w, g, panel * SIDE + i, sources, k, p)
-                size = split_row(work, scratch, to + i * (2 * DEPTH), STEP_BYTES // PARTS, DEPTH)
+                size = split_row(work, scratch + i * DEPTH, to + i * (2 * DEPTH),
+                                 STEP_BYTES // PARTS, DEPTH)  # fmt: skip
                 largest = max(largest, size)
         store(work, flags + 1, largest)
 
 
 @helper
-def _weights(work, scratch, w, g, row, sources, k, p):
-    """The DEPTH weights of one row and step, zeros where there are none."""
-    start = g * step(w, 0) + row * step(w, 1)
+def _square(work, scratch, w, start, rows, channels, p):
+    """scratch[i, c] = one tap's weight of row i and channel c, read along the shorter stride."""
+    row, channel = step(w, 1), step(w, 2)
+    if channel == 1:
+        for i in range(rows):
+            copy_row(work, scratch + i * DEPTH, w, start + i * row, channels)
+    elif row == 1:
+        transpose(work, scratch, DEPTH, w, start, channel, channels, rows, p.lanes)
+    elif channel < row:
+        for i in range(rows):
+            for c in range(channels):
+                store(work, scratch + i * DEPTH + c, load(w, start + i * row + c * channel))
+    else:
+        for c in range(channels):
+            for i in range(rows):
+                store(work, scratch + i * DEPTH + c, load(w, start + i * row + c * channel))
+
+
+@helper
+def _scattered(work, scratch, w, start, rows, sources, k):
+    """scratch[i, j] = the weight of row i that term j of step k names."""
     for j in range(DEPTH):
-        c = sources[k, j, 0]
-        value = w.dtype.type(0)
-        if c >= 0 and row < p.rows:
-            value = load(w, start + c * step(w, 2) + sources[k, j, 1] * step(w, 3)
-                         + sources[k, j, 2] * step(w, 4) + sources[k, j, 3] * step(w, 5))  # fmt: skip
-        store(work, scratch + j, value)
+        if sources[k, j, 0] >= 0:
+            at = (start + sources[k, j, 0] * step(w, 2) + sources[k, j, 1] * step(w, 3)
+                  + sources[k, j, 2] * step(w, 4) + sources[k, j, 3] * step(w, 5))  # fmt: skip
+            for i in range(rows):
+                store(work, scratch + i * DEPTH + j, load(w, at + i * step(w, 1)))
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5), out(F, 1), array("uint8", 1), array(F, 1),
                    array(int64, 1), array(int64, 2), array(int64, 2), array(int64, 2),
                    int64, BLOCKS, PRODUCT), variants=("float32",))  # fmt: skip
 def convolve(v, u, work, shapes, bias, table, phases, pairs, used, tasks, s, p):
-    """v = the packed weights over u; each slot is one thread's share of the blocks."""
+    """v = the packed weights over u; each slot is one thread's share of blocks and panels."""
+    shares = tasks * p.splits
     for slot in prange(p.slots):
         begin(shapes)
         buffer = p.slots_at + slot * p.slot
         flags = p.flags_at + slot * FLAGS
         fill_row(work, buffer + p.together * s.plane, work.dtype.type(0), 2 * s.plane)
-        for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
-            g, n0, images, d0, h0, w0 = locate(task, s)
+        for task in range(slot * shares // p.slots, (slot + 1) * shares // p.slots):
+            g, n0, images, d0, h0, w0 = locate(task % tasks, s)
+            split = task // tasks
             for c in range(0, s.channels, p.together):
                 channels = min(p.together, s.channels - c)
                 fill(work, buffer, u, used, g * s.channels + c, channels, n0, images, d0, h0, w0, s)
@@ -98,7 +128,7 @@ def convolve(v, u, work, shapes, bias, table, phases, pairs, used, tasks, s, p):
                 _cut(work, buffer, buffer + p.words_at + c // 2 * p.word_plane, flags, pairs, p)
             for phase in range(phases.shape[0]):
                 _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g,
-                       d0, h0, w0, s, p)  # fmt: skip
+                       d0, h0, w0, split, s, p)  # fmt: skip
         end()
 
 
@@ -114,7 +144,8 @@ def _cut(work, buffer, words, flags, pairs, p):
 
 
 @helper
-def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0, h0, w0, s, p):
+def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0, h0, w0, split,
+           s, p):  # fmt: skip
     """Every panel of weights over the part of the block that belongs to one target phase."""
     first_d, depth = _overlap(phases[phase, 6], phases[phase, 3], d0, s.block_d)
     first_h, height = _overlap(phases[phase, 7], phases[phase, 4], h0, s.block_h)
@@ -122,18 +153,20 @@ def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0
     if depth <= 0 or height <= 0 or width <= 0:
         return
     start = buffer + p.words_at + (first_d - d0) * s.area + (first_h - h0) * s.row + first_w - w0
-    length = (height - 1) * s.row + width
+    length, runs = (height - 1) * s.row + width, images * depth
     padded = (length + SIDE - 1) // SIDE * SIDE
+    if depth == 1 and length == s.volume:  # no gaps: one run through all images
+        length, runs, padded = images * length, 1, length
     steps, before = phases[phase, 9], phases[phase, 10]
     vo = (n0 * step(v, 0)
           + (phases[phase, 0] + (first_d - phases[phase, 6]) * p.step_d) * step(v, 2)
           + (phases[phase, 1] + (first_h - phases[phase, 7]) * p.step_h) * step(v, 3)
           + (phases[phase, 2] + (first_w - phases[phase, 8]) * p.step_w) * step(v, 4))  # fmt: skip
     temp = buffer + p.temp_at
-    for panel in range(p.panels):
+    for panel in range(split * p.panels // p.splits, (split + 1) * p.panels // p.splits):
         rows, k = min(SIDE, p.rows - panel * SIDE), g * p.rows + panel * SIDE
         a = 4 * p.packed_at + ((g * p.panels + panel) * p.steps + before) * STEP_BYTES
-        for run in range(images * depth):
+        for run in range(runs):
             source = start + run // depth * s.volume + run % depth * s.area
             for j in range(0, length, SIDE):
                 block(work, a, 0, 64, 1024, 2048, 4 * (source + j), 1, 4 * p.word_plane, 64,

@@ -27,6 +27,7 @@ class Product(NamedTuple):
 
     rows: int  # target channels of a group
     panels: int  # of SIDE rows of weights
+    splits: int  # parts of the panels that are tasks of their own
     steps: int  # of all phases
     step_d: int  # between target elements of a phase
     step_h: int
@@ -57,6 +58,7 @@ class Program:
     phases: np.ndarray  # first, count, base (3 each), steps, steps of the phases before
     table: np.ndarray  # bytes from the block's first word to each step's
     sources: np.ndarray  # (steps, DEPTH, 4): channel and tap of every weight, channel -1: none
+    runs: np.ndarray  # of each step: its first terms that are one tap of successive channels
     pairs: np.ndarray  # (pairs, 2): offsets in the buffer of what is cut into one row of words
     used: np.ndarray  # source phases in the buffer
     size: int  # of the workspace, in bytes
@@ -72,7 +74,9 @@ def build(axes, batch, groups, rows, channels, threads, budget) -> Program:
     limit = max(SIDE, min(BLOCK_BYTES, budget // threads) // per_position)
     # blocks() shares its limit out among the source phases; few channels are cut for one only
     phases = np.prod([axis.split for axis in axes]) if few else 1
-    s, used = blocks(axes, batch, groups, channels, "float32", limit * phases, 2 * threads)
+    splits = _splits(batch, rows * taps, np.prod([axis.span for axis in axes]), threads)
+    s, used = blocks(axes, batch, groups, channels, "float32", limit * phases,
+                     2 * threads // splits)  # fmt: skip
     word_count = _round(s.images * s.volume * (1 if few else len(used)), LANES)
     word_plane = _odd_lines(word_count + SIDE)
     phases, steps = _steps(axes, used, s, few)
@@ -86,13 +90,32 @@ def build(axes, batch, groups, rows, channels, threads, budget) -> Program:
     slots_at = packed_at + groups * panels * len(steps) * STEP_BYTES // 4
     slot = _round(temp_at + SIDE * temp, LANES)
     product = Product(
-        rows, panels, len(steps), *(axis.phases[0].step for axis in axes), LANES, threads,
+        rows, panels, splits, len(steps), *(axis.phases[0].step for axis in axes), LANES, threads,
         together, len(pairs), word_plane, word_count, count * word_plane,
         LANES, packed_at, slots_at, slot, words_at, temp_at, temp,
     )  # fmt: skip
     sources = np.array([[source for source, _ in step] for step in steps], np.int64)
+    sources = sources.reshape(-1, DEPTH, 4)
     size = 4 * (slots_at + threads * slot)
-    return Program(s, product, phases, table, sources.reshape(-1, DEPTH, 4), pairs, used, size)
+    return Program(s, product, phases, table, sources, _runs(sources), pairs, used, size)
+
+
+def _splits(batch, weights, positions, threads):
+    """Threads share the panels rather than the images where there are more weights than pixels.
+
+    ``weights`` are those of one channel, ``positions`` those of one image.  Every thread then
+    cuts the whole source, and reads its own part of the weights only.
+    """
+    return threads if weights > 2 * batch * positions else 1
+
+
+def _runs(sources):
+    """How many terms of each step, from the first, are the same tap of one channel after another."""
+    first = sources[:, :1]
+    follows = (sources - first)[:, :, 0] == np.arange(DEPTH)
+    same = (sources == first)[:, :, 1:].all(axis=2)
+    whole = (sources[:, :, 0] >= 0).sum(axis=1)
+    return np.where(((follows & same) | (sources[:, :, 0] < 0)).all(axis=1), whole, 0)
 
 
 def _steps(axes, used, s, few):
