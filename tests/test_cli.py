@@ -195,6 +195,16 @@ def test_warmup_counts_every_build_of_every_kernel():
     assert {KERNELS[position].name for position, *_ in builds} == {k.name for k in KERNELS}
 
 
+def test_warmup_builds_variants_that_fit_their_kernels():
+    from gradroute.kernels.cpu.jit import KERNELS
+
+    for kernel in KERNELS:
+        for variant in kernel.variants:
+            dtypes = variant if isinstance(variant, tuple) else (variant,)
+            wanted = kernel._signature.__code__.co_argcount
+            assert len(dtypes) == wanted, f"{kernel.name}: {variant} for {wanted} dtypes"
+
+
 def test_warmup_fills_a_cache_that_the_first_call_of_another_process_reads(tmp_path, monkeypatch):
     position = [kernel.name for kernel in warmup._kernels()].index("apply")
     monkeypatch.setattr(warmup, "_builds", lambda: [(position, "float32", False)])

@@ -15,6 +15,7 @@ from .amx import (
     SIDE,
     STEP_BYTES,
     TINY,
+    available,
     begin,
     block,
     end,
@@ -26,7 +27,8 @@ from .blocks import BLOCKS, count, fill, locate
 from .implicit_gemm import _overlap, _write_row
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .vectors import copy_row, fill_row, finite_row, transpose
+from .transposition import transpose
+from .vectors import copy_row, fill_row, finite_row
 
 
 def run(v, u, w, bias, plan, workspace) -> bool:
@@ -47,7 +49,7 @@ def run(v, u, w, bias, plan, workspace) -> bool:
 
 
 @kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 3), array(int64, 1), int64, PRODUCT),
-        variants=("float32",))  # fmt: skip
+        variants=("float32",) if available() else ())  # fmt: skip
 def pack(work, w, sources, runs, groups, p):
     """w (G, rows, channels, T, R, S) -> [G][panel][step][part][SIDE rows][DEPTH]."""
     tasks = groups * p.panels * p.steps
@@ -107,7 +109,8 @@ def _scattered(work, scratch, w, start, rows, sources, k):
 
 @kernel(lambda F: (out(F, 5), array(F, 5), out(F, 1), array("uint8", 1), array(F, 1),
                    array(int64, 1), array(int64, 2), array(int64, 2), array(int64, 2),
-                   int64, BLOCKS, PRODUCT), variants=("float32",))  # fmt: skip
+                   int64, BLOCKS, PRODUCT),
+        variants=("float32",) if available() else ())  # fmt: skip
 def convolve(v, u, work, shapes, bias, table, phases, pairs, used, tasks, s, p):
     """v = the packed weights over u; each slot is one thread's share of blocks and panels."""
     shares = tasks * p.splits

@@ -18,12 +18,25 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from .amx import DEPTH, PARTS, SHAPES, SIDE, STEP_BYTES, TINY, begin, block, end, split_row
+from .amx import (
+    DEPTH,
+    PARTS,
+    SHAPES,
+    SIDE,
+    STEP_BYTES,
+    TINY,
+    available,
+    begin,
+    block,
+    end,
+    split_row,
+)
 from .amx_program import FEW_CHANNELS, FLAGS, LANES, _odd_lines, _round
 from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .vectors import copy_row, fill_row, finite_row, transpose
+from .transposition import transpose
+from .vectors import copy_row, fill_row, finite_row
 
 #: Bytes of x and dy, cut, that are worked on at a time: they stay in a 2 MiB L2 beside the sums.
 BLOCK_BYTES = 1280 * 1024
@@ -120,7 +133,7 @@ def _pieces(s):
 
 @kernel(lambda F: (out(F, 5), array(F, 5), array(F, 5), out(F, 1), array("uint8", 1),
                    array(int64, 1), array(int64, 1), array(int64, 2), int64, BLOCKS, REDUCTION),
-        variants=("float32",))  # fmt: skip
+        variants=("float32",) if available() else ())  # fmt: skip
 def reduce(dw, dy, x, work, shapes, along, offsets, used, pieces, s, p):
     """dw, one block of x and dy after the other."""
     zero = work.dtype.type(0)

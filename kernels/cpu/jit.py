@@ -114,6 +114,8 @@ def call_parallel(build, threads, arguments):
 
 
 FLOATS = ("float32", "float64")
+#: floats beside the winners of windows of up to 256 taps
+WITH_WINNER = tuple((name, "uint8") for name in FLOATS)
 
 
 def kernel(signature, variants=FLOATS):

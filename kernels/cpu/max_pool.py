@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import array, boolean, inlined, int64, kernel, out, prange, triple, types
+from .jit import WITH_WINNER, array, boolean, inlined, int64, kernel, out, prange, triple, types
 from .lanes import beats, choose, lanes_load, lanes_store, splat, splat_like
 from .memory import step
 from .window import inner_windows, next_row, row_of, taps_inside
@@ -69,7 +69,8 @@ def _line(y, to, winner, name, x, at, lanes, count, taps, jump, window, rules):
 
 
 @kernel(lambda F, I: (out(F, 5), out(I, 5), array(F, 5), triple, triple, triple, triple,
-                      types.UniTuple(boolean, 3), boolean, int64))  # fmt: skip
+                      types.UniTuple(boolean, 3), boolean, int64),
+        variants=WITH_WINNER)  # fmt: skip
 def largest(y, winner, x, window, stride, dilation, before, rules, across, pieces):
     """y and winner; strips lie ``across`` the channels, or along the row."""
     N, C, D, H, W = x.shape

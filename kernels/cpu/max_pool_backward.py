@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import array, boolean, inlined, int64, kernel, out, prange, triple
+from .jit import WITH_WINNER, array, boolean, inlined, int64, kernel, out, prange, triple
 from .lanes import add, choose, equal, lanes_load, lanes_store, splat, splat_like, store_pairs
 from .max_pool import MIDDLE, WIDE, across_channels
 from .memory import step
@@ -108,7 +108,7 @@ def _row_strip(dx, to, dy, at, winner, name, j, over, nothing, count, window, st
 
 
 @kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), triple, triple, triple, triple,
-                      boolean, int64))  # fmt: skip
+                      boolean, int64), variants=WITH_WINNER)  # fmt: skip
 def owed(dx, dy, winner, window, stride, dilation, before, across, pieces):
     """dx; strips lie ``across`` the channels, or along the row; dy and winner have unit steps there."""
     N, C, D, H, W = dx.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .jit import array, helper, kernel, out, prange, triple
+from .jit import WITH_WINNER, array, helper, kernel, out, prange, triple
 from .memory import load, step, store
 from .window import tap_at, windows_over
 
@@ -25,7 +25,7 @@ def _at(array, d, h, w):
     return d * step(array, 2) + h * step(array, 3) + w * step(array, 4)
 
 
-@kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), *_MOVE))
+@kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), *_MOVE), variants=WITH_WINNER)
 def scatter_winners(x, y, winner, window, stride, dilation, before):
     """x = y at the winners, the last window in row-major order stays; one thread owns a plane."""
     N, C, D, H, W = x.shape
@@ -47,7 +47,7 @@ def scatter_winners(x, y, winner, window, stride, dilation, before):
                     store(x, to + _at(x, d, h, w), load(y, source + _at(y, z, p, q)))
 
 
-@kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), *_MOVE))
+@kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), *_MOVE), variants=WITH_WINNER)
 def gather_winners(dy, dx, winner, window, stride, dilation, before):
     """dy = dx at the winner, or 0 where a later window put its value over this one's."""
     N, C, Z, P, Q = dy.shape
