@@ -5,8 +5,7 @@ docs/cuda.md says how it is written and how it is verified on machines without a
 
 from __future__ import annotations
 
-from . import activation, conv, launch, matmul, pool, scatter
-from .plans import plan
+from . import activation, conv, launch, matmul, plans, pool, scatter, tuning
 
 __all__ = [
     "activation", "array_module", "available", "conv", "flag_value", "matmul", "plan", "pool",
@@ -47,6 +46,12 @@ def flag_value(bad, wait: bool):
     if not wait and not launch.runtime().finished():
         return None
     return int(bad)
+
+
+def plan(operation, geometry, dtype, settings):
+    """How one operation will be computed; under config.tune the fastest way, measured once."""
+    make = tuning.plan if settings.tune else plans.plan
+    return make(operation, geometry, dtype, settings)
 
 
 def workspace(plan):

@@ -174,35 +174,30 @@ def tensor_plan(operation, geometry, dtype, algorithm, limit) -> Plan | None:
     return launch.plan_of(operation, algorithm, parts, **blocking)
 
 
-def _gather(operation, geometry, dtype, precision, limit):
-    pixels, out, source = conv_sizes(geometry, operation == "conv_dx")
+def _conv(operation, geometry, dtype, precision, limit):
+    _, out, source = conv_sizes(geometry, operation == "conv_dx")
     if geometry.groups > 1 and min(out, source) < FEW_CHANNELS:
-        return launch.plan_of(operation, "direct")
-    algorithm = tensor_algorithm(geometry, dtype, precision)
-    fast = algorithm and tensor_plan(operation, geometry, dtype, algorithm, limit)
-    if fast:
-        return fast
-    return launch.plan_of(operation, "implicit_gemm", tile=tile_for(pixels, out, dtype))
-
-
-def _filter(operation, geometry, dtype, precision, limit):
-    pixels, out, source = conv_sizes(geometry, False)
-    bias = _bias_bytes(geometry.y_shape, dtype)
-    if geometry.groups > 1 and min(out, source) < FEW_CHANNELS:
+        bias = _bias_bytes(geometry.y_shape, dtype) if operation == "conv_dw" else 0
         return launch.plan_of(operation, "direct", bias)
     algorithm = tensor_algorithm(geometry, dtype, precision)
     fast = algorithm and tensor_plan(operation, geometry, dtype, algorithm, limit)
-    if fast:
-        return fast
+    return fast or tiled_plan(operation, geometry, dtype, None, limit)
+
+
+def tiled_plan(operation, geometry, dtype, name, limit) -> Plan:
+    """The plan of conv_gather.cu or conv_filter.cu with the tile of that name, None for the best."""
+    pixels, out, source = conv_sizes(geometry, operation == "conv_dx")
+    if operation != "conv_dw":
+        name = name or tile_for(pixels, out, dtype)
+        return launch.plan_of(operation, "implicit_gemm", tile=name)
     width = source * geometry.taps
-    name = tile_for(out, width, dtype)
+    name = name or tile_for(out, width, dtype)
     tile = TILES[name]
     tiles = geometry.groups * -(-out // tile.tile_m) * -(-width // tile.tile_n)
     one = geometry.out_channels * width * _ACCUM_BYTES.get(dtype, 4)
     splits = splits_for(tiles, pixels, tile.tile_k, one, limit)
-    return launch.plan_of(
-        operation, "implicit_gemm", max(one * splits, bias), tile=name, splits=splits
-    )
+    workspace = max(one * splits, _bias_bytes(geometry.y_shape, dtype))
+    return launch.plan_of(operation, "implicit_gemm", workspace, tile=name, splits=splits)
 
 
 def splits_for(tiles: int, pixels: int, tile_k: int, one: int, limit) -> int:
@@ -242,9 +237,9 @@ def _scatter(operation, geometry, dtype, precision, limit):
 
 
 _MAKERS = {
-    "conv_forward": _gather,
-    "conv_dx": _gather,
-    "conv_dw": _filter,
+    "conv_forward": _conv,
+    "conv_dx": _conv,
+    "conv_dw": _conv,
     "bias_gradient": _bias,
     "softmax_cross_entropy": _softmax,
     "matmul": _matmul,
