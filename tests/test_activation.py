@@ -147,3 +147,39 @@ def test_the_gradient_of_a_row_does_not_depend_on_its_neighbours(backend):
     loss, dlogits = gr.softmax_cross_entropy(logits, np.arange(6) % 4)
     assert np.isnan(loss) and np.isnan(dlogits[3]).all()
     assert np.isfinite(np.delete(dlogits, 3, axis=0)).all()
+
+
+# ---- what is not finite -------------------------------------------------------------------
+
+SPECIAL = np.array([-np.inf, -3, -0.0, 0.0, 0.5, 3, np.inf, np.nan])
+
+
+@pytest.mark.parametrize("name", FORMULA)
+def test_non_finite_numbers_mean_on_every_backend_what_they_mean_to_the_reference(backend, name):
+    x, dy = (grid.reshape(-1) for grid in np.meshgrid(SPECIAL, SPECIAL))
+    y = gr.activate(x, name)
+    found = [y, gr.activate_backward(dy, name, x=x)]
+    if name in FROM_OUTPUT:
+        found.append(gr.activate_backward(dy, name, y=y))
+    with gr.config(backend="reference"):
+        y = gr.activate(x, name)
+        expected = [y, gr.activate_backward(dy, name, x=x)]
+        if name in FROM_OUTPUT:
+            expected.append(gr.activate_backward(dy, name, y=y))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    with np.errstate(invalid="ignore"):  # and the slope multiplies: 0 * inf is NaN
+        slope = gr.activate_backward(np.ones_like(x), name, x=x)
+        np.testing.assert_allclose(found[1], dy * slope, rtol=1e-12)
+
+
+def test_non_finite_logits_mean_on_every_backend_what_they_mean_to_the_reference(backend):
+    rows = np.array([[0, 1, -np.inf], [np.inf, 0, 1], [-np.inf] * 3, [np.nan, 0, 0], [1, 2, 3]])
+    labels = np.array([0, 1, 2, 1, 2])
+    for row, label in zip(rows, labels):
+        one, other = row[None].copy(), label[None]
+        loss, dlogits = gr.softmax_cross_entropy(one, other)
+        with gr.config(backend="reference"):
+            expected = gr.softmax_cross_entropy(one, other)
+        np.testing.assert_allclose(loss, expected[0], rtol=1e-12)
+        np.testing.assert_allclose(dlogits, expected[1], rtol=1e-12, atol=1e-15)
