@@ -19,7 +19,8 @@ from .direct import span
 from .jit import helper
 from .memory import load, step, store
 from .regions import source_phases, target_phases
-from .vectors import LANES, copy_row, fill_row, transpose
+from .transposition import transpose
+from .vectors import LANES, copy_even, copy_row, fill_row
 
 
 #: Positions of a block from which on the last, partly filled tile hardly matters.
@@ -167,6 +168,9 @@ def _fill_row(work, to, u, start, channels, w_step, width, s):
     if w_step == 1:
         for c in range(channels):
             copy_row(work, to + c * s.plane, u, start + c * c_step, width)
+    elif w_step == 2 and c_step != 1:
+        for c in range(channels):
+            copy_even(work, to + c * s.plane, u, start + c * c_step, width)
     elif c_step == 1:
         transpose(work, to, s.plane, u, start, w_step, width, channels, s.lanes)
     else:

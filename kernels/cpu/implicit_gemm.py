@@ -23,7 +23,8 @@ from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS, tile
 from .regions import pads
-from .vectors import ITEMSIZE, LANES, copy_row, finite_row, transpose
+from .transposition import transpose
+from .vectors import ITEMSIZE, LANES, copy_row, finite_row, spread_even
 
 
 #: Bytes of the block that a thread keeps in its L2: half of the smallest L2 in use (1 MiB).
@@ -273,6 +274,9 @@ def _write_row(v, to, work, at, rows, width, p):
     if w_step == 1:
         for i in range(rows):
             copy_row(v, to + i * k_step, work, at + i * p.temp, width)
+    elif w_step == 2 and k_step != 1:
+        for i in range(rows):
+            spread_even(v, to + i * k_step, work, at + i * p.temp, width)
     elif k_step == 1:
         transpose(v, to, w_step, work, at, p.temp, rows, width, p.lanes)
     else:

@@ -16,7 +16,8 @@ from numba import types
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS, tile
-from .vectors import ITEMSIZE, LANES, copy_row, fill_row, transpose
+from .transposition import transpose
+from .vectors import ITEMSIZE, LANES, copy_row, fill_row
 
 NO_BIAS = {name: np.zeros(0, name) for name in ITEMSIZE}
 

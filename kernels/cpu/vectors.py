@@ -1,8 +1,8 @@
-"""Vector primitives emitted as LLVM IR: copy a row, fill a row, transpose a matrix.
+"""Vector primitives emitted as LLVM IR: copy, fill, sum and look at a row.
 
 Between arrays that might overlap LLVM vectorises a loop only behind run-time checks, which rows
-of 7 or 14 pixels never earn back; it does not find transposition at all.  Tails are masked: no
-byte behind a row is read or written.
+of 7 or 14 pixels never earn back.  Tails are masked: no byte behind a row is read or written.
+(transposition.py has what LLVM does not find at all.)
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
-
-from .jit import helper
 
 
 def _target():
@@ -136,6 +134,69 @@ def copy_row(typing, target, to, source, start, count):
 
 
 @intrinsic
+def copy_even(typing, target, to, source, start, count):
+    """target[to + i] = source[start + 2*i], i < count: two loads and a shuffle a vector."""
+
+    def generate(context, builder, signature, arguments):
+        target, to, source, start, count = arguments
+        e = Emitter(builder, signature.args[0].dtype)
+        write = pointer(context, builder, signature.args[0], target, to)
+        read = pointer(context, builder, signature.args[2], source, start)
+        even = [2 * i for i in range(e.lanes)]
+
+        def pair(i, left):  # no element behind the last even one is read
+            first = builder.mul(i, const(2))
+            reach = builder.sub(builder.mul(left, const(2)), const(1))
+            halves = [e.masked_load(e.at(read, builder.add(first, const(at))),
+                                    e.first_lanes(builder.sub(reach, const(at))))
+                      for at in (0, e.lanes)]  # fmt: skip
+            return e.shuffle(*halves, even)
+
+        def full(i):
+            builder.store(pair(i, const(e.lanes)), e.at(write, i), align=e.size)
+
+        def tail(i, mask):
+            e.masked_store(pair(i, builder.sub(count, i)), e.at(write, i), mask)
+
+        e.rows(count, full, tail)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(target, index, source, index, index), generate
+
+
+@intrinsic
+def spread_even(typing, target, to, source, start, count):
+    """target[to + 2*i] = source[start + i], i < count; the elements between are not written."""
+
+    def generate(context, builder, signature, arguments):
+        target, to, source, start, count = arguments
+        e = Emitter(builder, signature.args[0].dtype)
+        write = pointer(context, builder, signature.args[0], target, to)
+        read = pointer(context, builder, signature.args[2], source, start)
+        kind = ir.VectorType(ir.IntType(1), e.lanes)
+        even = ir.Constant(kind, [1 - i % 2 for i in range(e.lanes)])
+
+        def spread(i, values, left):
+            first = builder.mul(i, const(2))
+            for at in (0, e.lanes):
+                lanes = [(i + at) // 2 for i in range(e.lanes)]
+                mask = e.first_lanes(builder.sub(builder.mul(left, const(2)), const(at)))
+                e.masked_store(e.shuffle(values, values, lanes),
+                               e.at(write, builder.add(first, const(at))),
+                               builder.and_(mask, even))  # fmt: skip
+
+        e.rows(count, lambda i: spread(i, builder.load(e.at(read, i), align=e.size),
+                                       const(e.lanes)),
+               lambda i, mask: spread(i, e.masked_load(e.at(read, i), mask),
+                                      builder.sub(count, i)))  # fmt: skip
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(target, index, source, index, index), generate
+
+
+@intrinsic
 def fill_row(typing, target, to, value, count):
     """target[to : to + count] = value."""
 
@@ -225,119 +286,3 @@ def add_row(typing, target, to, source, start, count):
 
     index = types.intp
     return types.void(target, index, source, index, index), generate
-
-
-@intrinsic
-def _transpose_block(typing, target, to, target_step, source, start, source_step):
-    """A square block, lanes x lanes: log2(lanes) rounds of exchanging halves of pairs of rows."""
-
-    def generate(context, builder, signature, arguments):
-        target, to, target_step, source, start, source_step = arguments
-        e = Emitter(builder, signature.args[0].dtype)
-        write = pointer(context, builder, signature.args[0], target, to)
-        read = pointer(context, builder, signature.args[3], source, start)
-        rows = [builder.load(e.at(read, builder.mul(source_step, const(i))), align=e.size)
-                for i in range(e.lanes)]  # fmt: skip
-        for i, row in enumerate(_transposed(e, rows)):
-            builder.store(row, e.at(write, builder.mul(target_step, const(i))), align=e.size)
-        return context.get_dummy_value()
-
-    index = types.intp
-    return types.void(target, index, index, source, index, index), generate
-
-
-@intrinsic
-def _transpose_edge(typing, target, to, target_step, source, start, source_step, rows, columns):
-    """A block of at most lanes x lanes: rows behind the last are read as the last, not written."""
-
-    def generate(context, builder, signature, arguments):
-        target, to, target_step, source, start, source_step, rows, columns = arguments
-        e = Emitter(builder, signature.args[0].dtype)
-        write = pointer(context, builder, signature.args[0], target, to)
-        read = pointer(context, builder, signature.args[3], source, start)
-        last, mask = builder.sub(rows, const(1)), e.first_lanes(columns)
-        values = []
-        for i in range(e.lanes):
-            row = builder.select(builder.icmp_signed("<", const(i), rows), const(i), last)
-            values.append(e.masked_load(e.at(read, builder.mul(source_step, row)), mask))
-        _store_rows(e, _transposed(e, values), write, target_step, columns, e.first_lanes(rows))
-        return context.get_dummy_value()
-
-    index = types.intp
-    signature = types.void(target, index, index, source, index, index, index, index)
-    return signature, generate
-
-
-def _store_rows(e, values, write, target_step, count, mask):
-    """Stores the first ``count`` vectors, of each the lanes in ``mask``."""
-    build = e.builder
-    for j, value in enumerate(values):
-        with build.if_then(build.icmp_signed("<", const(j), count)):
-            e.masked_store(value, e.at(write, build.mul(target_step, const(j))), mask)
-
-
-@intrinsic
-def _gather_block(typing, target, to, target_step, source, start, table, first, count):
-    """Transposes ``lanes`` rows that start anywhere, of ``count`` elements each."""
-
-    def generate(context, builder, signature, arguments):
-        target, to, target_step, source, start, table, first, count = arguments
-        e = Emitter(builder, signature.args[0].dtype)
-        write = pointer(context, builder, signature.args[0], target, to)
-        read = pointer(context, builder, signature.args[3], source, start)
-        offsets = pointer(context, builder, signature.args[5], table, first)
-        rows = [e.at(read, builder.load(builder.gep(offsets, [const(i)])))
-                for i in range(e.lanes)]  # fmt: skip
-        with builder.if_else(builder.icmp_signed(">=", count, const(e.lanes))) as (full, part):
-            with full:
-                values = _transposed(e, [builder.load(row, align=e.size) for row in rows])
-                for j, value in enumerate(values):
-                    at = e.at(write, builder.mul(target_step, const(j)))
-                    builder.store(value, at, align=e.size)
-            with part:
-                mask = e.first_lanes(count)
-                values = _transposed(e, [e.masked_load(row, mask) for row in rows])
-                every = e.first_lanes(const(e.lanes))
-                _store_rows(e, values, write, target_step, count, every)
-        return context.get_dummy_value()
-
-    index = types.intp
-    signature = types.void(target, index, index, source, index, table, index, index)
-    return signature, generate
-
-
-@helper
-def gather_transpose(target, to, target_step, source, start, table, first, count, lanes):
-    """target[to + j*target_step + i] = source[start + table[first + i] + j], i < lanes, j < count."""
-    for j in range(0, count, lanes):
-        _gather_block(target, to + j * target_step, target_step, source, start + j, table, first,
-                      count - j)  # fmt: skip
-
-
-def _transposed(e, rows):
-    """Swaps the off-diagonal blocks of every 2*width x 2*width block, for width = lanes/2 .. 1."""
-    width = e.lanes // 2
-    while width:
-        lanes, result = range(e.lanes), list(rows)
-        upper = [i if not i & width else e.lanes + i - width for i in lanes]
-        lower = [i + width if not i & width else e.lanes + i for i in lanes]
-        for i in lanes:
-            if not i & width:
-                result[i] = e.shuffle(rows[i], rows[i + width], upper)
-                result[i + width] = e.shuffle(rows[i], rows[i + width], lower)
-        rows, width = result, width // 2
-    return rows
-
-
-@helper
-def transpose(target, to, target_step, source, start, source_step, rows, columns, lanes):
-    """target[to + j*target_step + i] = source[start + i*source_step + j], i < rows, j < columns."""
-    for i in range(0, rows, lanes):
-        for j in range(0, columns, lanes):
-            write = to + j * target_step + i
-            read = start + i * source_step + j
-            if i + lanes <= rows and j + lanes <= columns:
-                _transpose_block(target, write, target_step, source, read, source_step)
-            else:
-                _transpose_edge(target, write, target_step, source, read, source_step,
-                                min(lanes, rows - i), min(lanes, columns - j))  # fmt: skip

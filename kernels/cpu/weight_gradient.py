@@ -26,7 +26,8 @@ from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS, tile
 from .regions import pads
-from .vectors import ITEMSIZE, LANES, copy_row, fill_row, finite_row, gather_transpose, transpose
+from .transposition import gather_transpose, transpose
+from .vectors import ITEMSIZE, LANES, copy_row, fill_row, finite_row
 
 #: Bytes of x and dy that are worked on at a time: what two L2 caches of 1 MiB hold.
 BLOCK_BYTES = 1536 * 1024
