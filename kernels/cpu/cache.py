@@ -9,15 +9,18 @@ foreign file counts as none.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import pathlib
 import pickle
 import stat
+import sys
 import tempfile
 import warnings
 
+import llvmlite
 import numba
 from numba.core.caching import CompileResultCacheImpl, _Cache
 from numba.core.serialize import dumps
@@ -90,7 +93,8 @@ class KernelCache(_Cache):
         base = usable_folder()
         if base is None:
             return None
-        key = repr((source_digest(), numba.__version__, str(signature), codegen.magic_tuple()))
+        made_by = (numba.__version__, llvmlite.__version__, sys.implementation.cache_tag)
+        key = repr((source_digest(), made_by, str(signature), codegen.magic_tuple()))
         return base / f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}.kernel"
 
     def load_overload(self, sig, target_context):
@@ -111,15 +115,22 @@ class KernelCache(_Cache):
         if path is None or not self._impl.check_cachable(data):
             return
         payload = dumps(self._impl.reduce(data))
+        written = None
         try:
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                written = pathlib.Path(file.name)
                 file.write(_MAGIC + _checksum(payload) + payload)
-            os.replace(file.name, path)
+            os.replace(written, path)
         except OSError as error:  # a full disk: the kernel itself is fine
-            warnings.warn(
-                f"gradroute: a compiled kernel was not kept: {error}", RuntimeWarning, stacklevel=2
-            )
-            pathlib.Path(file.name).unlink(missing_ok=True)
+            _say_once(f"gradroute: compiled kernels are not kept: {error.strerror or error}")
+            if written is not None:
+                with contextlib.suppress(OSError):
+                    written.unlink(missing_ok=True)
+
+
+@functools.cache
+def _say_once(message: str):
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _checksum(payload: bytes) -> bytes:

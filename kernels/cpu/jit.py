@@ -16,10 +16,13 @@ it.  Explicit signatures give one build a dtype, whatever the memory layout, rea
 
 from __future__ import annotations
 
+import os
 import threading
+import warnings
 
 import numba
 from numba import float32, float64, int64, prange, types  # noqa: F401  (prange: for the kernels)
+from numba.np.ufunc import parallel as numba_threads
 
 from .cache import KernelCache
 
@@ -68,7 +71,6 @@ class Kernel:
         self._body = body
         self._signature = signature
         self._builds = {}
-        self._lock = threading.RLock()
         KERNELS.append(self)
 
     def build(self, variant, parallel: bool):
@@ -79,7 +81,7 @@ class Kernel:
     def _compile(self, variant, parallel):
         dtypes = variant if isinstance(variant, tuple) else (variant,)
         dtypes = tuple(one if isinstance(one, str) else one.name for one in dtypes)
-        with self._lock:
+        with _compiling:
             if (dtypes, parallel) in self._builds:
                 self._builds[variant, parallel] = self._builds[dtypes, parallel]
                 return self._builds[dtypes, parallel]
@@ -94,7 +96,7 @@ class Kernel:
             return dispatcher
 
     def __call__(self, variant, threads, *arguments):
-        if threads == 1:
+        if threads == 1 or not may_share():
             self.build(variant, False)(*arguments)
         else:
             call_parallel(self.build(variant, True), threads, arguments)
@@ -102,6 +104,7 @@ class Kernel:
 
 def call_parallel(build, threads, arguments):
     """Runs a parallel build with ``threads`` threads, and leaves Numba's own setting as it was."""
+    threads = min(threads, numba.config.NUMBA_NUM_THREADS)
     before = numba.get_num_threads()
     if before == threads:
         build(*arguments)
@@ -111,6 +114,70 @@ def call_parallel(build, threads, arguments):
         build(*arguments)
     finally:
         numba.set_num_threads(before)
+
+
+# ---- which thread of which process may share its work -------------------------------------
+
+_compiling = threading.RLock()
+_layer = None  # Numba's threading layer, once it is known; "none" where there is none
+
+
+def may_share() -> bool:
+    """May this thread run a parallel build?  Both builds of a kernel give the same bits.
+
+    Not in a child that was forked after the threads were started: GNU OpenMP ends the process
+    there.  Under workqueue, which ends the process when two threads share their work at once,
+    only the main thread may.
+    """
+    if _layer == "omp" or _layer == "tbb":
+        return True
+    if _layer is None:
+        _find_layer()
+        return may_share()
+    return _layer == "workqueue" and threading.get_ident() == threading.main_thread().ident
+
+
+def _find_layer():
+    """Starts Numba's threads, as the first parallel call would."""
+    global _layer
+    with _compiling:
+        if _layer is not None:
+            return
+        try:
+            numba.get_num_threads()
+            _layer = numba.threading_layer()
+        except ValueError as error:  # the layer that was asked for is not installed
+            _layer = "none"
+            warnings.warn(
+                f"gradroute: kernels run on one thread: {error}", RuntimeWarning, stacklevel=2
+            )
+
+
+def _before_fork():
+    """A child must not inherit a compiler that is half way through a function."""
+    _fork_waits.append(_compiling.acquire(timeout=60))
+
+
+def _after_fork_in_parent():
+    if _fork_waits.pop():
+        _compiling.release()
+
+
+def _after_fork_in_child():
+    global _layer, _compiling
+    _fork_waits.clear()
+    _compiling = threading.RLock()
+    if _layer is not None or getattr(numba_threads, "_is_initialized", True):
+        _layer = "none"
+
+
+_fork_waits = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 FLOATS = ("float32", "float64")

@@ -1,0 +1,92 @@
+"""Fork and spawn after, before and during calls."""
+
+import os
+
+import processes
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+CHILD = """
+def in_child(check):
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of fork beside threads
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if check() else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_a_child_forked_after_use_computes_the_same_bits(layer):
+    processes.run(
+        CHILD
+        + """
+expected = work()
+for _ in range(3):
+    in_child(lambda: work() == expected)
+assert work() == expected  # and the parent goes on
+""",
+        NUMBA_THREADING_LAYER=layer,
+        NUMBA_NUM_THREADS="2",
+    )
+
+
+def test_a_child_forked_before_use_may_use_threads_of_its_own():
+    processes.run(
+        CHILD
+        + """
+in_child(lambda: work() is not None)
+assert work() == work()
+""",
+        NUMBA_NUM_THREADS="2",
+    )
+
+
+def test_forks_while_other_threads_compute_and_compile():
+    processes.run(
+        CHILD
+        + """
+expected = work()
+stop = threading.Event()
+
+def busy():
+    while not stop.is_set():
+        work()
+
+def compiling():  # kernels and dtypes that nobody has asked for yet
+    a = x.astype("float64")
+    gr.max_pool(a, 2)
+    gr.activate(a, "relu")
+
+threads = [threading.Thread(target=busy), threading.Thread(target=compiling)]
+for thread in threads:
+    thread.start()
+for _ in range(10):
+    in_child(lambda: work() == expected and gr.activate(x.astype("float64"), "tanh") is not None)
+stop.set()
+for thread in threads:
+    thread.join()
+""",
+        NUMBA_NUM_THREADS="2",
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_pools_of_processes_compute(method):
+    processes.run(
+        f"""
+        import multiprocessing
+        warnings.simplefilter("ignore", DeprecationWarning)
+        expected = gr.activate(x, "relu").sum(axis=(1, 2, 3))
+        with multiprocessing.get_context({method!r}).Pool(2) as pool:
+            relu = [pool.apply_async(gr.activate, (image, "relu")) for image in x]
+            got = np.array([one.get(timeout=100).sum(dtype="float32") for one in relu])
+        assert np.allclose(got, expected, rtol=1e-4)
+        """,
+        NUMBA_NUM_THREADS="2",
+    )
