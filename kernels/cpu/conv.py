@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import amx_conv, amx_dw, columns, direct, implicit_gemm, plans, weight_gradient
+from . import amx_conv, amx_dw, columns, depthwise, direct, implicit_gemm, plans, weight_gradient
 from .matmul import NO_BIAS
 
 #: algorithm -> its driver, which returns False where the data is not for it
-_CONVOLVE = {"amx": amx_conv.run, "implicit_gemm": implicit_gemm.run}
+_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run}
 _REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run}
 
 
@@ -38,6 +38,11 @@ def conv_dx(dx, dy, w, b, geometry, plan, workspace):
 
 def conv_dw(dw, db, dy, x, geometry, plan, workspace):
     g = geometry
+    if plan.algorithm == "depthwise":
+        if depthwise.dw(dw, db, dy, x, plan, workspace):
+            return
+        plan = plan.otherwise()
+        workspace = plans.workspace(plan)
     if not _served(_REDUCE, (dw, dy, x), plan, workspace):
         direct.dw(dw.dtype.name, plan.threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
     if db is not None:

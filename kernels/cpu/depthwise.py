@@ -10,8 +10,10 @@ from . import depthwise_last as last
 from .jit import FLOATS, Kernel, array, helper, int64, out, prange, triple
 from .matmul import NO_BIAS
 from .memory import load, step, store
-from .strips import LARGEST, PIECE, filter_plane, plane
+from .strips import BLOCK, LARGEST, PIECE, filter_plane, plane
 from .vectors import LANES, TARGET, VECTOR_BYTES, fill_row
+
+BLOCKING = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
 
 
 def stride_of(g):
@@ -33,44 +35,33 @@ def workspace_elements(g, dtype, threads) -> int:
     return (g.taps + 1) * max(channels, threads * LANES[dtype])
 
 
-def forward(y, x, w, b, g, plan, workspace) -> bool:
-    """y = conv(x, w) + b; False, and nothing written, if the arrays' layout is not served."""
-    stride = stride_of(g)
-    if _rows_lie(x) and _rows_lie(y):
-        weights = w.reshape(g.groups, -1, *w.shape[1:])
-        kernel = planes if stride == 1 else planes_down
-        kernel(y.dtype.name, plan.threads, y, x, weights, b, g.dilation, g.before)
-        return True
-    if not _channels_lie(g, x, y, b):
-        return False
-    weights = _pack(w, workspace)
-    last.rows(y.dtype.name, plan.threads, y, x, weights, b, 1, stride, g.dilation, g.before)
-    return True
+def run(v, u, w, b, plan, workspace) -> bool:
+    """v = u convolved with w (G, rows, channels, T, R, S) + b, forward or dx as plan says.
 
-
-def dx(dx, dy, w, b, g, plan, workspace) -> bool:
-    """dx = the gradient of conv's input (+ b)."""
-    stride, name, before = stride_of(g), dx.dtype.name, g.before
-    if stride == 1:  # the forward pass with the window turned round
+    False, and nothing written, if the arrays' layout is not served.
+    """
+    g, name, threads = plan.program, v.dtype.name, plan.threads
+    stride, before, forward = stride_of(g), g.before, plan.operation == "conv_forward"
+    if stride == 1 and not forward:  # the forward pass with the window turned round
         w = w[..., ::-1, ::-1, ::-1]
         before = tuple((size - 1) * dilation - before
                        for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
-    if _rows_lie(dx) and _rows_lie(dy):
-        weights = w.reshape(g.groups, -1, *w.shape[1:]).transpose(0, 2, 1, 3, 4, 5)
-        kernel = planes if stride == 1 else planes_up
-        kernel(name, plan.threads, dx, dy, weights, b, g.dilation, before)
+    if _rows_lie(v) and _rows_lie(u):
+        kernel = planes if stride == 1 else planes_down if forward else planes_up
+        kernel(name, threads, v, u, w, b, g.dilation, before)
         return True
-    if not _channels_lie(g, dx, dy, b):
+    if not _channels_lie(g, v, u, b):
         return False
-    weights = _pack(w, workspace)
-    last.rows(name, plan.threads, dx, dy, weights, b, stride, 1, g.dilation, before)
+    up, down = (1, stride) if forward else (stride, 1)
+    last.rows(name, threads, v, u, _pack(w, workspace), b, up, down, g.dilation, before)
     return True
 
 
-def dw(dw, db, dy, x, g, plan, workspace) -> bool:
+def dw(dw, db, dy, x, plan, workspace) -> bool:
     """dw, and db unless it is None."""
     db = NO_BIAS[dw.dtype.name] if db is None else db
-    work, stride, name = workspace.view(dw.dtype), stride_of(g), dw.dtype.name
+    g, name, work = plan.program, dw.dtype.name, workspace.view(dw.dtype)
+    stride = stride_of(g)
     if _rows_lie(x) and _rows_lie(dy):
         kernel = filters if stride == 1 else filters_down
         kernel(name, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
@@ -83,9 +74,9 @@ def dw(dw, db, dy, x, g, plan, workspace) -> bool:
 
 
 def _pack(w, workspace):
-    """w (C, 1, T, R, S) -> (T, R, S, C) in the workspace: small, and its rows are vectors."""
-    packed = workspace.view(w.dtype)[: w.size].reshape(*w.shape[2:], w.shape[0])
-    packed[...] = w[:, 0].transpose(1, 2, 3, 0)
+    """w (C, 1, 1, T, R, S) -> (T, R, S, C) in the workspace: small, and its rows are vectors."""
+    packed = workspace.view(w.dtype)[: w.size].reshape(*w.shape[3:], w.shape[0])
+    packed[...] = w[:, 0, 0].transpose(1, 2, 3, 0)
     return packed
 
 
