@@ -67,7 +67,7 @@ def alternate(calls: list, seconds: float, least: int = 3, most: int = 1000) -> 
     times = [[] for _ in calls]
     clock = time.perf_counter
     end = clock() + seconds
-    patience = max(1.0, 5 * seconds)
+    patience = max(0.5, 5 * seconds)
     waiting = list(range(len(calls)))
     while waiting:
         for side in waiting:

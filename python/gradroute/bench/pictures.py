@@ -131,7 +131,8 @@ def growth(scaling: dict, path: Path) -> None:
     axes[-1].set_ylabel("MB that a forward convolution adds to the peak", fontsize=8)
     axes[-1].set_xscale("log", base=2)
     axes[-1].set_yscale("log")
-    axes[-1].legend(fontsize=7)
+    if any(m["bytes"] for m in scaling["memory"]):
+        axes[-1].legend(fontsize=7)
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

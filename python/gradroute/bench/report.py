@@ -159,7 +159,7 @@ def _scaling(found: dict, picture: str) -> list[str]:
     return [
         "## How the cost grows", "",
         f"Time against one size, the others fixed at {base}; the fitted power of that size, "
-        "beside the power with which the direct sum grows:", "",
+        "beside the power with which the direct sum grows (fastest call of each size):", "",
         *_table(["varied: operation", "fitted power", "direct sum"], exponents),
         "Milliseconds with 1 / 2 threads:", "",
         *_table(["operation", "gradroute", "pytorch"], threads),
