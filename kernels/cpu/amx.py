@@ -128,8 +128,8 @@ class _Block:
                 _emit(self.builder, "tdpbf16ps", _tile(2 * i + j), _tile(4 + i), _tile(6 + j))
 
     def emit(self):
-        """The six products, ordered so that 16 tile loads serve 24 multiplications."""
-        for loads in (("a0", "b2"), ("b1",), ("b0",), ("a1",), ("b1",), ("a2", "b0")):
+        """The six products, ordered so that 14 tile loads serve 24 multiplications."""
+        for loads in (("a0", "b2"), ("b1",), ("a1",), ("b0",), ("a2",), ("a0",)):
             for operand, part in loads:
                 self.load(operand, int(part))
             self.multiply()

@@ -41,6 +41,9 @@ from .vectors import copy_row, fill_row, finite_row
 #: Bytes of x and dy, cut, that are worked on at a time: they stay in a 2 MiB L2 beside the sums.
 BLOCK_BYTES = 1280 * 1024
 
+#: but at least this many pixels: every block of them reads and writes all the sums.
+BLOCK_PIXELS = 512
+
 _SQUARE = SIDE * SIDE
 
 
@@ -89,14 +92,14 @@ def build(axes, g, threads, budget) -> Program:
     few = channels < FEW_CHANNELS
     sources = channels * g.taps if few else channels
     per_position = 2 * PARTS * (_round(sources, SIDE) + _round(rows, SIDE))
-    limit = max(SIDE, min(BLOCK_BYTES, budget) // per_position)
+    limit = max(SIDE, min(max(BLOCK_BYTES // per_position, BLOCK_PIXELS), budget // per_position))
     s, used = blocks(axes, g.batch, g.groups, channels, "float32", limit, 1)
     (_, _, offsets), = tap_offsets(axes, used, s)
     count = _round(s.images * s.volume * (1 if few else len(used)), DEPTH)
     half_row = 2 * _odd_lines((count + 2 * DEPTH) // 2)
     sets, panels = -(-sources // SIDE), -(-rows // SIDE)
     run = (s.block_h - 1) * s.row + s.block_w
-    dy_steps = s.images * s.block_d * -(-run // DEPTH)
+    dy_steps = max(s.images * s.block_d * -(-run // DEPTH), -(-s.images * s.volume // DEPTH))
     taps = 1 if few else len(offsets)
     x_at = LANES + FLAGS * threads
     dy_at = x_at + PARTS * sets * SIDE * half_row // 2 + DEPTH
@@ -184,33 +187,51 @@ def _cut_x(work, x, offsets, used, slot, g, task, n0, images, d0, h0, w0, s, p):
 
 
 @helper
+def _runs(images, d0, height, width, s):
+    """How many runs of pixels a block has, from one to the next in dy, and steps in each."""
+    depth, length = min(s.block_d, s.span_d - d0), (height - 1) * s.row + width
+    if depth == 1 and length == s.volume:  # no gaps: one run through all images
+        return 1, length, (images * length + DEPTH - 1) // DEPTH
+    steps = (length + DEPTH - 1) // DEPTH
+    return images * depth, steps * DEPTH, steps
+
+
+@helper
 def _cut_dy(work, dy, slot, g, panel, n0, images, d0, h0, w0, s, p):
     """SIDE rows of dy, spread to the width of x's rows, packed two pixels to a word."""
     stage = p.slots_at + slot * p.slot
     cut = 4 * (stage + p.cut_at)
-    depth, height = min(s.block_d, s.span_d - d0), min(s.block_h, s.span_h - h0)
-    width = min(s.block_w, s.span_w - w0)
-    run = ((height - 1) * s.row + width + DEPTH - 1) // DEPTH * DEPTH
-    length = images * depth * run
+    height, width = min(s.block_h, s.span_h - h0), min(s.block_w, s.span_w - w0)
+    runs, distance, steps = _runs(images, d0, height, width, s)
+    depth = min(s.block_d, s.span_d - d0)
+    length = runs * steps * DEPTH
+    gaps = width < s.row or step(dy, 4) != 1 or step(dy, 3) != width
     zero = work.dtype.type(0)
     flags = LANES + slot * FLAGS
     largest = load(work, flags + 2)
     for i in range(SIDE):
         k = panel * SIDE + i
         row = stage + i * p.stage
-        fill_row(work, row, zero, length)
-        if k < p.rows:
-            for part in range(images * depth):
-                for y in range(height):
-                    source = ((n0 + part // depth) * step(dy, 0) + (g * p.rows + k) * step(dy, 1)
-                              + (d0 + part % depth) * step(dy, 2) + (h0 + y) * step(dy, 3)
-                              + w0 * step(dy, 4))  # fmt: skip
-                    to = row + part * run + y * s.row
-                    if step(dy, 4) == 1:
-                        copy_row(work, to, dy, source, width)
-                    else:
-                        for q in range(width):
-                            store(work, to + q, load(dy, source + q * step(dy, 4)))
+        if gaps or k >= p.rows:
+            fill_row(work, row, zero, length)
+        for part in range(images * depth if k < p.rows else 0):
+            source = ((n0 + part // depth) * step(dy, 0) + (g * p.rows + k) * step(dy, 1)
+                      + (d0 + part % depth) * step(dy, 2) + h0 * step(dy, 3)
+                      + w0 * step(dy, 4))  # fmt: skip
+            to = row + part * distance
+            if not gaps:
+                copy_row(work, to, dy, source, height * width)
+                # up to where the next one starts, or the last one's steps end
+                end = part * distance + distance if part + 1 < images * depth else length
+                fill_row(work, to + height * width, zero, row + end - to - height * width)
+                continue
+            for y in range(height):
+                at = source + y * step(dy, 3)
+                if step(dy, 4) == 1:
+                    copy_row(work, to + y * s.row, dy, at, width)
+                else:
+                    for q in range(width):
+                        store(work, to + y * s.row + q, load(dy, at + q * step(dy, 4)))
         size = split_row(work, row, cut + 2 * i * p.stage, 2 * SIDE * p.stage, length)
         largest = max(largest, size)
     store(work, flags + 2, largest)
@@ -227,14 +248,18 @@ def _cut_dy(work, dy, slot, g, panel, n0, images, d0, h0, w0, s, p):
 @helper
 def _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p):
     """Adds a block of pixels to the sums of one (channels, output channels, tap)."""
-    panel, rest = task % p.panels, task // p.panels
+    others = p.source_sets * p.taps
+    if p.panels > others:  # the longer side outside: what it names stays in L2 meanwhile
+        panel, rest = task // others, task % others
+    else:
+        panel, rest = task % p.panels, task // p.panels
     tap, first = rest % p.taps, rest // p.taps * SIDE
-    depth, height = min(s.block_d, s.span_d - d0), min(s.block_h, s.span_h - h0)
-    width = min(s.block_w, s.span_w - w0)
-    steps = ((height - 1) * s.row + width + DEPTH - 1) // DEPTH
+    height, width = min(s.block_h, s.span_h - h0), min(s.block_w, s.span_w - w0)
+    runs, _, steps = _runs(images, d0, height, width, s)
+    depth = min(s.block_d, s.span_d - d0)
     shift = 0 if p.few else offsets[tap]
-    sums = 4 * (p.sums_at + task * _SQUARE)
-    for run in range(images * depth):
+    sums = 4 * (p.sums_at + (rest * p.panels + panel) * _SQUARE)
+    for run in range(runs):
         at = run // depth * s.volume + run % depth * s.area + shift
         x = 4 * p.x_at + 2 * (first * p.half_row + at)
         dy = 4 * p.dy_at + (panel * p.dy_steps + run * steps) * STEP_BYTES
