@@ -191,6 +191,21 @@ def test_a_winner_decided_by_rounding_is_said():
     assert e.checks[1].status == "tie"
 
 
+def test_a_network_whose_output_is_not_finite_says_nothing_by_a_nudge():
+    net = small(act=gr.nn.Activation("relu"), pool=gr.nn.MaxPool((2,)), fc=gr.nn.Linear(1, 1))
+    e = gr.explain(
+        net, "input", (0, 0), x=np.array([[[np.nan, 1.0]]]), dy=np.ones((1, 1, 1))
+    )
+    assert e.checks[1].status == "undefined" and "not finite" in str(e)
+
+
+def test_neurons_that_only_the_loss_reads_are_compared_by_their_own_gradients():
+    net, (x, dy) = small(), data()
+    both = gr.compare(net, "fc", [0, 2], x=x, dy=dy)
+    assert [row[1] for row in both.consumers()] == [dy[0, 0], dy[0, 2]]
+    assert [row[2] for row in both.consumers()] == [[0, None], [None, 0]]
+
+
 def test_a_saturated_loss_in_float32_is_no_error():
     net = small("float32", fc=gr.nn.Linear(2, 2, bias=False))
     net.parameters()["fc.w"][...] = [[16.0, 0.0], [0.0, 1.0]]

@@ -40,7 +40,8 @@ def explanations():
         silu2=gr.nn.Activation("silu"), flat=gr.nn.Flatten(), fc=gr.nn.Linear(128, 4), seed=2,
     )  # fmt: skip
     x, labels = random.standard_normal((3, 1, 8, 8)), np.array([1, 2, 3])
-    for layer, unit in [("input", (0, 3, 4)), ("pool1", (2, 1, 1)), ("silu2", (0, 0, 0)), ("fc", 1)]:
+    units = {"input": (0, 3, 4), "pool1": (2, 1, 1), "silu2": (0, 0, 0), "fc": 1}
+    for layer, unit in units.items():
         yield gr.explain(net, layer, unit, x=x, labels=labels, sample=2)
     net = gr.nn.Sequential(pool=gr.nn.MaxPool((2,)), fc=gr.nn.Linear(1, 1))
     yield gr.explain(net, "input", (0, 1), x=np.zeros((1, 1, 2)), dy=np.ones((1, 1, 1)))

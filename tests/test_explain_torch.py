@@ -99,9 +99,8 @@ def _apply(layer, x):
     if layer.kind in ("conv", "conv_transpose"):
         function = getattr(F, f"{layer.kind}{axes}d")
         b = layer.parameters.get("b")
-        y = function(
-            x, torch.tensor(layer.parameters["w"]), None if b is None else torch.tensor(b), **options
-        )
+        b = None if b is None else torch.tensor(b)
+        y = function(x, torch.tensor(layer.parameters["w"]), b, **options)
     elif layer.kind == "max_pool":
         options = {k: v for k, v in options.items() if k not in ("ties", "nan")}
         y = getattr(F, f"max_pool{axes}d")(x, layer.window, **options)

@@ -1,4 +1,4 @@
-"""gradroute explain: why a neuron's gradient is what it is, for the question's examples or yours."""
+"""gradroute explain: the question's two examples, or a neuron of a trained digits network."""
 
 from __future__ import annotations
 

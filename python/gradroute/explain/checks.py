@@ -35,8 +35,8 @@ _CORNERS = ("relu", "leaky_relu")
 class Check:
     """One answer to compare the sum with.
 
-    ``status`` is "ok", "tie", "kink", "rounding" (the network's dtype is too coarse here) or
-    "differs"; ``note`` says more, in a sentence, where it is not "ok".
+    ``status`` is "ok", "tie", "kink", "rounding" (the network's dtype is too coarse here),
+    "undefined" (not finite) or "differs"; ``note`` says more where it is not "ok".
     """
 
     name: str
@@ -169,8 +169,9 @@ def _nudge(rest, flat, total, allowed) -> Check:
         agrees = abs(value - total) <= noise
         if agrees and (flip is None or abs(above - below) <= 2 * noise):
             return Check("nudge", value)
-    if not np.isfinite(value) and not np.isfinite(total):
-        return Check("nudge", value)
+    if not np.isfinite(value):
+        note = "with a nudge the network's output is not finite, so it says nothing here"
+        return Check("nudge", value, "undefined", note)
     if flip is not None:
         return Check("nudge", value, flip[0], _corner(*flip, below, above, total))
     return _why(rest, flat, value, total, states)
@@ -188,7 +189,7 @@ def _corner(status, neuron, below, above, total) -> str:
 
 
 def _why(rest, flat, value, total, states) -> Check:
-    """Nothing flipped on the way and still they differ: rounding in the network's dtype, or worse."""
+    """Nothing flipped on the way and still they differ: rounding in the dtype, or worse."""
     trace = rest.trace
     ran = rest.states(trace.kept[rest.index + 1 :])
     flip = rest.flip(states, ran)

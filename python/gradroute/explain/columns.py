@@ -82,7 +82,8 @@ def compared(comparison, width, rows):
 
 def _padded(cell, how, product):
     if cell is None:
-        return [("    " + "does not read it"[: how + 3 + product].ljust(how + 3 + product), "quiet")]
+        room = how + 3 + product
+        return [("    " + "does not read it"[:room].ljust(room), "quiet")]
     text, written, value = cell
     role = "plus" if value > 0 else "minus" if value < 0 else ""
     equals = " = " if text else "   "

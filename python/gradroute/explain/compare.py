@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -44,53 +45,63 @@ class Comparison:
 
     explanations: tuple[Explanation, ...]
 
-    def consumers(self) -> list[tuple[str, float, list]]:
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """(consumers, explanations): where each explanation lists a consumer; -1: it does not.
+
+        Every consumer is there once, in row-major order.
+        """
+        es = self.explanations
+        units = np.concatenate([e.units for e in es])
+        shape = units.max(axis=0, initial=0) + 1
+        found, which = np.unique(np.ravel_multi_index(tuple(units.T), shape), return_inverse=True)
+        rows = np.full((len(found), len(es)), -1)
+        parts = np.split(which, np.cumsum([len(e.units) for e in es])[:-1])
+        for column, part in enumerate(parts):
+            rows[part, column] = np.arange(len(part))
+        return rows
+
+    def consumers(self, chosen=slice(None)) -> list[tuple[str, float, list]]:
         """(consumer, upstream, row numbers) for every neuron that reads one of those compared.
 
         The row numbers say where each explanation lists that consumer; None: it does not read it.
         """
-        found = {}
-        for column, e in enumerate(self.explanations):
-            names = [text.partition(" ")[0] for text in e.terms["consumer"].tolist()]
-            for row, (unit, name) in enumerate(zip(map(tuple, e.units.tolist()), names)):
-                empty = [None] * len(self.explanations)
-                entry = found.setdefault(unit, (name, float(e.terms["upstream"][row]), empty))
-                entry[2][column] = row
-        return [found[unit] for unit in sorted(found)]
+        found = []
+        for rows in self._rows[chosen].tolist():
+            e, row = next((e, row) for e, row in zip(self.explanations, rows) if row >= 0)
+            name = str(e.terms["consumer"][row]).partition(" ")[0]
+            numbers = [row if row >= 0 else None for row in rows]
+            found.append((name, float(e.terms["upstream"][row]), numbers))
+        return found
 
     def largest(self, rows: int):
         """(consumers to show, how many are left, the left ones' sum for each explanation)."""
-        every = self.consumers()
-        if len(every) <= rows:
-            return every, 0, [0.0] * len(self.explanations)
-        products = np.array(
-            [
-                [0.0 if row is None else e.terms["product"][row]
-                 for e, row in zip(self.explanations, found)]
-                for _, _, found in every
-            ]
-        )  # fmt: skip
+        count = len(self._rows)
+        if count <= rows:
+            return self.consumers(), 0, [0.0] * len(self.explanations)
+        products = np.zeros(self._rows.shape)
+        for column, e in enumerate(self.explanations):
+            there = self._rows[:, column] >= 0
+            products[there, column] = e.terms["product"][self._rows[there, column]]
         size = np.where(np.isnan(products), np.inf, np.abs(products)).max(axis=1)
         order = np.argsort(-size, kind="stable")
         kept, left = order[: rows - 1], order[rows - 1 :]
-        return [every[i] for i in kept], len(left), products[left].sum(axis=0).tolist()
+        return self.consumers(kept), len(left), products[left].sum(axis=0).tolist()
 
     def verdict(self) -> str:
         """Why the gradients differ, in a sentence or two."""
-        counts = [len(e.terms) for e in self.explanations]
-        every = self.consumers()
         reader = self.explanations[0].reader
         if reader is None:
             return "Only the loss itself reads them."
-        if all(None not in rows for _, _, rows in every):
+        if (self._rows >= 0).all():
             slopes = any(e.slopes for e in self.explanations)
             return (
-                f"They are read by the same {len(every)} neurons of {reader}, with the same upstream "
-                f"gradients; only the weights{' and slopes' * slopes} differ."
+                f"They are read by the same {len(self._rows):,} neurons of {reader}, with the same "
+                f"upstream gradients; only the weights{' and slopes' * slopes} differ."
             )
         read = "; ".join(
-            f"{e.name} is read {count} time{'s' * (count != 1)}"
-            for e, count in zip(self.explanations, counts)
+            f"{e.name} is read {len(e.terms):,} time{'s' * (len(e.terms) != 1)}"
+            for e in self.explanations
         )
         return f"By {reader}, {read}: what they are sent is added up, each read with its weight."
 

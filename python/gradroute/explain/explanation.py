@@ -60,11 +60,11 @@ class Explanation:
 
     ``terms`` is a structured array (rows,) with the fields consumer (str), upstream, slope,
     weight and product (float64).  ``units`` (rows, axes) are the consumers' indices in the output
-    of the layer ``reader``, and ``taps`` (rows, spatial axes) the window positions through which
-    they read, None without windows.  ``total`` is the sum of the products, ``kernel`` the
-    backend's own gradient, ``nudge`` the change of the loss per move of the neuron; ``checks``
-    says how these compare.  ``losers`` are the windows of a max-pool that cover the neuron and
-    chose another: pairs of unit and chosen unit.
+    of the layer ``reader`` (None: only the loss reads the neuron), and ``taps`` (rows, spatial
+    axes) the window positions through which they read, None without windows.  ``total`` is the
+    sum of the products, ``kernel`` the backend's own gradient, ``nudge`` the change of the loss
+    per move of the neuron; ``checks`` says how these compare.  ``losers`` are the windows of a
+    max-pool that cover the neuron and chose another: pairs of unit and chosen unit.
     """
 
     layer: str
@@ -228,7 +228,7 @@ def _rows(trace, index, flat, at) -> tuple[Readers, np.ndarray, tuple[str, ...]]
     """
     before = float(trace.slopes(index, at)[flat])
     if at == len(trace.layers):  # nothing is left but the loss itself
-        found = Readers(np.zeros((1, 0), np.int64), np.ones(1))
+        found = Readers(np.array([[flat]]), np.ones(1))
         names = np.array(["loss"])
         upstream, behind = reals(trace.gradients[-1]).reshape(-1)[flat : flat + 1], np.ones(1)
         end = at

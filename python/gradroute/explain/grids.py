@@ -33,7 +33,7 @@ class Grid:
                 yield row, column, float(self.values[row, column])
 
     def written(self) -> dict:
-        """{(row, column): the value as text}: as many decimals as show the largest's three digits."""
+        """{(row, column): the value as text}, all with as many decimals as the largest needs."""
         sizes = [abs(value) for _, _, value in self.cells() if np.isfinite(value) and value]
         digits = 2 - math.floor(math.log10(max(sizes))) if sizes else 2
         if not 0 <= digits <= 4:
@@ -72,8 +72,8 @@ def _taken_apart(unit, channels_last):
     if len(unit) == 1:  # a vector: drawn as a column
         return (), (unit[0], 0)
     channel, position = (unit[-1], unit[:-1]) if channels_last else (unit[0], unit[1:])
-    if len(position) == 1:
-        return (channel,), (0, position[0])
+    if len(position) == 1:  # lines from the side must not run through it: a column as well
+        return (channel,), (position[0], 0)
     return (channel, *position[:-2]), position[-2:]
 
 
@@ -91,14 +91,18 @@ def grid_of(array, unit, channels_last, left, side, between, most=CELLS, keep=No
         where += f", slice {leading[1]}" if len(leading) > 1 else ""
         moved = np.moveaxis(array, -1, 0) if channels_last and array.ndim > 1 else array
         values = moved[leading] if leading else moved[:, None]
-        values = values[None] if values.ndim == 1 else values
+        values = values[:, None] if values.ndim == 1 else values
     kept = [focus]
     if keep is not None:
         kept += [_taken_apart(tuple(u), channels_last)[1] for u in keep.tolist()]
     rows = _around(focus[0], [k[0] for k in kept], values.shape[0], most)
     columns = _around(focus[1], [k[1] for k in kept], values.shape[1], most)
-    if (len(rows), len(columns)) != values.shape:
-        where += f" (rows {rows.start}-{rows.stop - 1}, columns {columns.start}-{columns.stop - 1})"
+    cut = [
+        f"{name} {shown.start}-{shown.stop - 1} of {size}"
+        for name, shown, size in zip(("rows", "columns"), (rows, columns), values.shape)
+        if len(shown) < size
+    ]
+    where += f" ({', '.join(cut)})" if cut else ""
     bottom, top = between
     cell = min(side / max(len(rows), len(columns)), (top - bottom) / len(rows), side / 3)
     return Grid(values, focus, rows, columns, left, top, cell, where, leading, channels_last)

@@ -79,9 +79,8 @@ def _activate(trace, index, unit, total, layer) -> Hand:
 
 def _flatten(trace, index, unit, total, layer) -> Hand:
     same = trace.unflat(index - 1, trace.flat(index, unit))
-    return Hand(
-        f"is {trace.label(index - 1, same)} under another name, and hands it {show(total, sign=True)}"
-    )
+    name = trace.label(index - 1, same)
+    return Hand(f"is {name} under another name, and hands it {show(total, sign=True)}")
 
 
 def _weighted(trace, index, unit, total, layer) -> Hand:

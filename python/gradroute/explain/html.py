@@ -16,13 +16,15 @@ from .text import notes, shown_rows, wrong_sum
 _ROWS = 16
 _STYLE = """<style>
 .gradroute {font-family: system-ui, sans-serif; font-size: 13px; line-height: 1.5}
-.gradroute table {border-collapse: collapse; margin: 4px 0; font-size: inherit; font-variant-numeric: tabular-nums}
-.gradroute td, .gradroute th {padding: 2px 8px; text-align: right; border: 0; background: none; white-space: nowrap}
+.gradroute table {border-collapse: collapse; margin: 4px 0; font-size: inherit}
+.gradroute td, .gradroute th {padding: 2px 8px; text-align: right; white-space: nowrap}
+.gradroute td, .gradroute th {border: 0; background: none; font-variant-numeric: tabular-nums}
 .gradroute th {font-weight: normal; opacity: .65; border-bottom: 1px solid currentColor}
 .gradroute td:first-child, .gradroute th:first-child {text-align: left}
 .gradroute tr.sum td {border-top: 1px solid currentColor; font-weight: bold}
 .gradroute .bar {display: inline-block; height: 10px; vertical-align: middle}
-.gradroute .half {display: inline-block; width: 90px; vertical-align: middle; height: 10px; line-height: 10px}
+.gradroute .half {display: inline-block; width: 90px; height: 10px; line-height: 10px}
+.gradroute .half {vertical-align: middle}
 .gradroute .left {text-align: right; border-right: 1px solid currentColor}
 .gradroute .right {text-align: left}
 .gradroute .plus {background: #2166ac}
@@ -71,7 +73,8 @@ def _explanation(e):
     )
     yield (
         f"<div><b>{escape(e.name)}</b> &nbsp;value {show(e.value)} &nbsp;gradient "
-        f'<b>{show(e.total, sign=True)}</b> &nbsp;<span class="quiet">({escape(checks)})</span></div>'
+        f"<b>{show(e.total, sign=True)}</b> &nbsp;"
+        f'<span class="quiet">({escape(checks)})</span></div>'
     )
     found = shown_rows(e, _ROWS)
     largest = max((abs(row[4]) for row in found), default=0.0)

@@ -31,8 +31,10 @@ def draw_map(found, path, *, channel):
                 edgecolor="#777777", lw=0.6, hatch="///" if mark else None,
             )
         )  # fmt: skip
-        text = {"ha": "center", "va": "center", "size": size, "weight": "bold" if count > 1 else None}
-        axes.text(x + grid.cell / 2, y + grid.cell / 2, str(int(count)), **text)
+        axes.text(
+            *grid.middle(row, column), str(int(count)), ha="center", va="center", size=size,
+            weight="bold" if count > 1 else None,
+        )  # fmt: skip
     sentences = [sentence for sentence in key(found) if sentence]
     if tied is not None and tied.any():
         sentences.append("hatched: won a tied window")

@@ -175,9 +175,8 @@ def _routed(geometry, winner, values):
     channels, image = len(winner), values.reshape(len(values), *g.size)
     winner = winner.reshape(channels, *g.out)
     channel = np.arange(channels)[:, None, None, None]
-    starts = [
-        o * s - before for o, s, before in zip(np.ogrid[tuple(map(slice, g.out))], g.stride, g.before)
-    ]
+    windows = np.ogrid[tuple(map(slice, g.out))]
+    starts = [o * s - before for o, s, before in zip(windows, g.stride, g.before)]
     taps = np.unravel_index(winner, g.window)
     cells = [start + tap * d for start, tap, d in zip(starts, taps, g.dilation)]
     counts = np.zeros(image.shape, np.int64)

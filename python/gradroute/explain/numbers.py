@@ -1,4 +1,4 @@
-"""How a number is written, in every rendered form alike: four digits, so that a reader can check."""
+"""How a number is written, in every rendered form alike: with four digits."""
 
 from __future__ import annotations
 

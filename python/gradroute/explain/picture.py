@@ -106,6 +106,10 @@ class _Panel:
             self._text(left, 0.6 + 0.65 * number, sentence, size=8.5)
         self.bottom = 0.6 + 0.65 * len(sentences) + 0.5
 
+    def _between(self) -> tuple[float, float]:
+        """Bottom and top of what is drawn between the head and the notes."""
+        return self.bottom + 0.7, _HEIGHT - 3.6
+
     # ---- the grids ------------------------------------------------------------------------
 
     def _text(self, x, y, text, **how):
@@ -139,7 +143,7 @@ class _Panel:
     def _neurons(self, left) -> Grid:
         """The layer of the neuron, with the neuron outlined (or filled), and the windows on it."""
         e = self.e
-        grid = grid_of(e.plane, e.unit, e.channels_last, left, _SIDE, (self.bottom + 0.7, _HEIGHT - 3.6))
+        grid = grid_of(e.plane, e.unit, e.channels_last, left, _SIDE, self._between())
         size = self._cells(grid, f"{e.layer}{grid.where}", grid.focus if self.filled else None)
         row, column = grid.focus
         if self.filled:
@@ -153,7 +157,7 @@ class _Panel:
         return grid
 
     def _draw_windows(self, grid):
-        """The windows that read the neuron, each a little smaller than the last to be told apart."""
+        """The windows that read the neuron, each a little smaller than the one before."""
         row, column = grid.focus
         places = self._windows()
         for number, (place, (high, wide)) in enumerate(places.items()):
@@ -179,13 +183,13 @@ class _Panel:
         if e.window is None or e.taps is None or len(e.window[0]) > 2:
             return {}
         lengths, dilations = e.window
-        extent = tuple([1, *((n - 1) * d + 1 for n, d in zip(lengths, dilations))][-2:])
+        extent = tuple([*((n - 1) * d + 1 for n, d in zip(lengths, dilations)), 1][:2])
         places = {self._place(tap): extent for tap in e.taps[::-1].tolist()}
         return dict(sorted(places.items(), reverse=True)) if len(places) <= _WINDOWS else {}
 
     def _place(self, tap) -> tuple[int, int]:
         """How far into its window, in rows and columns, a neuron read through this tap lies."""
-        return tuple([0, *(t * d for t, d in zip(tap, self.e.window[1]))][-2:])
+        return tuple([*(t * d for t, d in zip(tap, self.e.window[1])), 0][:2])
 
     def _source(self, left) -> Grid | None:
         """What the pool saw: its window, and in a max-pool the winner with the whole gradient."""
@@ -194,7 +198,7 @@ class _Panel:
             return None
         focus = hand.winner or tuple(int(i) for i in hand.window[len(hand.window) // 2])
         grid = grid_of(
-            hand.plane, focus, self.e.channels_last, left, _SIDE, (self.bottom + 0.7, _HEIGHT - 3.6),
+            hand.plane, focus, self.e.channels_last, left, _SIDE, self._between(),
             keep=hand.window,
         )  # fmt: skip
         size = self._cells(grid, f"{hand.source}{grid.where}")

@@ -41,8 +41,8 @@ def key(found) -> list[str]:
         ]
     ties = int(found.ties.sum())
     return [
-        f"of {found.counts.size:,} neurons {int(found.none.sum()):,} won no window and get gradient "
-        f"0, {int(found.several.sum()):,} won several and get the sum",
+        f"of {found.counts.size:,} neurons {int(found.none.sum()):,} won no window and get "
+        f"gradient 0, {int(found.several.sum()):,} won several and get the sum",
         f"{ties:,} of {found.ties.size:,} windows {'is' if ties == 1 else 'are'} tied (two or more "
         "largest inputs)",
     ]
@@ -55,7 +55,7 @@ def lines(found, width, channel):
     made = wrapped(found.title + more, width, "name", "")
     digits = max(len(str(int(plane.max(initial=0)))), 1)
     columns = max((width - 2) // (digits + 1), 1)
-    rows = max(40, 1)
+    rows = 40
     for row in plane[:rows]:
         line = [("  ", "")]
         for count in row[:columns].tolist():

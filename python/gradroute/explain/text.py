@@ -146,7 +146,8 @@ def _narrow_table(e, found, width, largest):
             continue
         bar = _bar(value, largest, min(room, 12)) if room > 2 else ""
         made.append([("    ", ""), (sum_, ""), (f"  {bar}", _role(value))])
-    return [*made, [("  sum = ", ""), (show(e.total, sign=True), "name")], *wrapped(wrong_sum(e), width, "quiet")]
+    made.append([("  sum = ", ""), (show(e.total, sign=True), "name")])
+    return [*made, *wrapped(wrong_sum(e), width, "quiet")]
 
 
 def _bar(value, largest, width) -> str:
