@@ -242,7 +242,8 @@ OTHERS = [
     _scatter(["axis"], "axis as a float", np.array([0, 1, 2]), axis=0.0),
     _scatter(["axis"], "axis as a bool", np.array([0, 1, 2]), axis=False),
     _scatter(["mode"], "an unknown mode", np.array([0, 1, 2]), mode="ignore"),
-    _other(["operation"], "plan: an unknown operation", None, lambda out: gr.plan("convolve", X, W)),
+    _other(["operation"], "plan: an unknown operation", None,
+           lambda out: gr.plan("convolve", X, W)),
     _other(["plan"], "plan: an option that the operation does not have", None,
            lambda out: gr.plan("conv", X, W, strides=2)),
 ]  # fmt: skip

@@ -44,7 +44,8 @@ class PublicCall:
 
     def keywords(self):
         """The arrays that are passed by name: those that a backward takes its slope from."""
-        return {gr.activate_backward: {"x", "y"}, gr.linear_backward: {"y"}}.get(self.function, set())
+        slopes = {gr.activate_backward: {"x", "y"}, gr.linear_backward: {"y"}}
+        return slopes.get(self.function, set())
 
 
 # the order of the arguments in every signature

@@ -65,7 +65,8 @@ def inside(geometry):
 
 def _weight_matrix(w, geometry):
     """(K, C/G, T, R, S) -> (G, K/G, C/G*T*R*S)"""
-    return w.astype(np.float64).reshape(geometry.groups, geometry.out_channels // geometry.groups, -1)
+    g = geometry
+    return w.astype(np.float64).reshape(g.groups, g.out_channels // g.groups, -1)
 
 
 def _output_matrix(dy, geometry):
