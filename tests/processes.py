@@ -1,6 +1,7 @@
 """Python programs run in a process of their own, with a time limit: what they break stays there."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -27,7 +28,7 @@ def run(program, limit=LIMIT, **environment):
     try:
         out, err = done.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        done.kill()
+        os.killpg(done.pid, signal.SIGKILL)  # its children too: they hold the pipes
         out, err = done.communicate()
         raise AssertionError(f"no end after {limit} s\n{out}\n{err}") from None
     assert done.returncode == 0, f"status {done.returncode}\n{out}\n{err}"
@@ -41,5 +42,6 @@ def start(program, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env={**os.environ, **environment},
     )
