@@ -164,7 +164,7 @@ def _nudge(rest, flat, total, allowed) -> Check:
             sides.append((loss - middle) / (moved[flat] - start[flat]))
             flip = flip or rest.flip(states, there)
         below, above = sides
-        value = (below + above) / 2
+        value = float(below + above) / 2
         noise = allowed + 64 * np.finfo(float).eps * size / (move * scale)
         agrees = abs(value - total) <= noise
         if agrees and (flip is None or abs(above - below) <= 2 * noise):
