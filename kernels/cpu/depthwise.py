@@ -10,7 +10,7 @@ from . import depthwise_last as last
 from .jit import FLOATS, Kernel, array, helper, int64, out, prange, triple
 from .matmul import NO_BIAS
 from .memory import load, step, store
-from .strips import BLOCK, LARGEST, PIECE, filter_plane, plane
+from .strips import BLOCK, LARGEST, PIECE, WHOLE, filter_plane, plane
 from .vectors import LANES, TARGET, VECTOR_BYTES, fill_row
 
 BLOCKING = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
@@ -48,7 +48,7 @@ def run(v, u, w, b, plan, workspace) -> bool:
                        for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
     if _rows_lie(v) and _rows_lie(u):
         kernel = planes if stride == 1 else planes_down if forward else planes_up
-        kernel(name, threads, v, u, w, b, g.dilation, before)
+        kernel(name, threads, v, u, w, b, g.dilation, before, threads)
         return True
     if not _channels_lie(g, v, u, b):
         return False
@@ -92,8 +92,10 @@ def _rows_lie(a):
 
 
 @helper
-def piece(left, most):
+def piece(left, most, whole):
     """Rows or columns of the next piece of a window of which ``left`` remain."""
+    if whole:
+        return WHOLE
     return PIECE if left >= PIECE and most == PIECE else 1
 
 
@@ -101,45 +103,60 @@ def _planes(name, up, down):
     """The kernel for one pair of strides (see strips.py): v = u convolved with w, + b."""
     apart = up > 1
 
-    def body(v, u, w, b, dilation, before):
-        N, K, D, P, Q = v.shape
-        _, KG, channels, T, R, S = w.shape
+    def body(v, u, w, b, dilation, before, slots):
+        N, K = v.shape[0], v.shape[1]
+        KG = w.shape[1]
+        for slot in prange(slots):
+            first, end = slot * N * K // slots, (slot + 1) * N * K // slots
+            n, k = first // K, first % K
+            g, i = k // KG, k % KG
+            for _ in range(first, end):  # a division costs as much as a row of a small plane
+                uo = n * step(u, 0) + g * w.shape[2] * step(u, 1)
+                wo = g * step(w, 0) + i * step(w, 1)
+                start = load(b, k * step(b, 0)) if b.size else v.dtype.type(0)
+                _image(v, n * step(v, 0) + k * step(v, 1), u, uo, w, wo, start, dilation, before)
+                k, i = k + 1, i + 1
+                if i == KG:
+                    g, i = g + 1, 0
+                if k == K:
+                    n, k, g = n + 1, 0, 0
+
+    @helper
+    def _image(v, vo, u, uo, w, wo, start, dilation, before):
+        """One channel of one image."""
+        _, _, channels, T, R, S = w.shape
         high = PIECE if not apart or dilation[1] == 1 else 1
         wide = PIECE if not apart or dilation[2] == 1 else 1
-        for task in prange(N * K):
-            n, k = task // K, task % K
-            uo = n * step(u, 0) + k // KG * channels * step(u, 1)
-            wo = k // KG * step(w, 0) + k % KG * step(w, 1)
-            start = load(b, k * step(b, 0)) if b.size else v.dtype.type(0)
-            for z in range(D):
-                vo = n * step(v, 0) + k * step(v, 1) + z * step(v, 2)
-                resume = 0
-                for t in range(T):
-                    d = z * down - before[0] + t * dilation[0]
-                    if apart:
-                        d = z + before[0] - t * dilation[0]
-                        if d % up:
-                            continue
-                        d //= up
-                    if d < 0 or d >= u.shape[2]:
+        whole = R == S == WHOLE and high == wide == PIECE
+        for z in range(v.shape[2]):
+            at = vo + z * step(v, 2)
+            resume = 0
+            for t in range(T):
+                d = z * down - before[0] + t * dilation[0]
+                if apart:
+                    d = z + before[0] - t * dilation[0]
+                    if d % up:
                         continue
-                    for c in range(channels):
-                        uc = uo + c * step(u, 1) + d * step(u, 2)
-                        wc = wo + c * step(w, 2) + t * step(w, 3)
-                        r = 0
-                        while r < R:
-                            rows = piece(R - r, high)
-                            s = 0
-                            while s < S:
-                                columns = piece(S - s, wide)
-                                _plane(v, vo, u, uc, w, wc, r, s, rows, columns, start,
-                                       dilation, before, resume)  # fmt: skip
-                                resume = 1
-                                s += columns
-                            r += rows
-                if not resume:
-                    for p in range(P):
-                        fill_row(v, vo + p * step(v, 3), start, Q)
+                    d //= up
+                if d < 0 or d >= u.shape[2]:
+                    continue
+                for c in range(channels):
+                    uc = uo + c * step(u, 1) + d * step(u, 2)
+                    wc = wo + c * step(w, 2) + t * step(w, 3)
+                    r = 0
+                    while r < R:
+                        rows = piece(R - r, high, whole)
+                        s = 0
+                        while s < S:
+                            columns = piece(S - s, wide, whole)
+                            _plane(v, at, u, uc, w, wc, r, s, rows, columns, start,
+                                   dilation, before, resume)  # fmt: skip
+                            resume = 1
+                            s += columns
+                        r += rows
+            if not resume:
+                for p in range(v.shape[3]):
+                    fill_row(v, at + p * step(v, 3), start, v.shape[4])
 
     @helper
     def _plane(v, vo, u, uo, w, wo, r, s, rows, columns, start, dilation, before, resume):
@@ -159,7 +176,7 @@ def _planes(name, up, down):
 
     body.__name__ = name
     return Kernel(body, lambda F: (out(F, 5), array(F, 5), array(F, 6), array(F, 1),
-                                   triple, triple), FLOATS)  # fmt: skip
+                                   triple, triple, int64), FLOATS)  # fmt: skip
 
 
 planes = _planes("planes", 1, 1)
@@ -210,9 +227,9 @@ def _filters(name, down):
         R, S, P, Q = dw.shape[3], dw.shape[4], dy.shape[3], dy.shape[4]
         r = 0
         while r < R:
-            rows, s = piece(R - r, PIECE), 0
+            rows, s = piece(R - r, PIECE, R == S == WHOLE), 0
             while s < S:
-                columns = piece(S - s, PIECE)
+                columns = piece(S - s, PIECE, R == S == WHOLE)
                 for residue in range(min(dilation[1], P)):
                     numbers = (step(x, 3), x.shape[3], x.shape[4], S * lanes, lanes,
                                step(dy, 3), P, Q, 0, Q, residue, P, before[1] - r * dilation[1],

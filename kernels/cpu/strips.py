@@ -9,7 +9,7 @@ that nine taps of a 3x3 window cost about four loads.  What keeps this exact at 
 - lanes outside the image are not loaded and not multiplied (masks, free with AVX-512), so padding
   adds nothing even to an infinite weight.
 
-Other windows than 3x3 are summed in pieces of 3x3, 3x1, 1x3 and 1x1 that resume from what the target
+Other windows than 3x3 and 5x5 are summed in pieces of 3x3, 3x1, 1x3 and 1x1 that resume from what the target
 holds.  Target element j*up and source element j*down belong together: forward is up 1 and down
 the stride; the gradient of a strided convolution is up the stride and down 1, where each residue
 of the target modulo ``up`` has taps of its own.
@@ -17,6 +17,7 @@ of the target modulo ``up`` has taps of its own.
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 from llvmlite import ir
@@ -28,6 +29,9 @@ from .vectors import VECTOR_BYTES, Emitter, const, pointer
 
 #: Rows and columns of a piece of a window: this many, or 1.  Four pieces compile in seconds.
 PIECE = 3
+
+#: Windows of this many rows and columns are one piece: the next most common after 3x3.
+WHOLE = 5
 
 #: Target rows of a block, by ``up``: accumulators for up*up*rows vectors.  7 divides the common
 #: image heights (7, 14, 28, 56, 112, 224).
@@ -292,17 +296,16 @@ class _Plane(PlaneEmitter):
 
 
 def switch(builder, rows, columns, emit):
-    """emit(rows, columns) for the four kinds of piece, chosen at run time."""
+    """emit(rows, columns) for each kind of piece, chosen at run time."""
     end = builder.append_basic_block("pieces.end")
-    piece = builder.add(builder.mul(rows, const(PIECE + 1)), columns)
+    piece = builder.add(builder.mul(rows, const(WHOLE + 1)), columns)
     cases = builder.switch(piece, end)
-    for r in (1, PIECE):
-        for s in (1, PIECE):
-            block = builder.append_basic_block(f"piece.{r}x{s}")
-            cases.add_case(const(r * (PIECE + 1) + s), block)
-            builder.position_at_end(block)
-            emit(r, s)
-            builder.branch(end)
+    for r, s in (*itertools.product((1, PIECE), repeat=2), (WHOLE, WHOLE)):
+        block = builder.append_basic_block(f"piece.{r}x{s}")
+        cases.add_case(const(r * (WHOLE + 1) + s), block)
+        builder.position_at_end(block)
+        emit(r, s)
+        builder.branch(end)
     builder.position_at_end(end)
 
 
@@ -341,7 +344,7 @@ class _Filter(PlaneEmitter):
     def emit(self, rows, columns):
         """Whole blocks of rows, then the rows that are left one by one."""
         b, n = self.builder, self.n
-        block = BLOCK[1]
+        block = BLOCK[1] if rows < WHOLE else 2  # the sums of 5x5 leave few registers
         places = {(r, s): b.add(b.mul(n.weight_row, const(r)), b.mul(n.weight_column, const(s)))
                   for r in range(rows) for s in range(columns)}  # fmt: skip
         self.sums = {tap: self.variable() for tap in places}

@@ -1,0 +1,145 @@
+"""The depthwise kernels of the Numba backend, called as the plan calls them."""
+
+import itertools
+
+import numpy as np
+import pytest
+from compare import assert_close
+
+import gradroute as gr
+from gradroute.config import available_threads
+from gradroute.kernels.cpu import vectors
+
+pytestmark = pytest.mark.skipif(not vectors.TARGET, reason="no vectors with FMA on this machine")
+
+#: N, C, K, G, (H, W), (R, S), stride, dilation, padding
+SHAPES = [
+    (2, 6, 6, 6, (7, 7), (3, 3), 1, 1, 1),
+    (1, 3, 3, 3, (14, 37), (3, 3), 1, 1, 1),
+    (2, 5, 5, 5, (9, 19), (3, 3), 2, 1, 1),
+    (1, 18, 18, 18, (11, 23), (5, 5), 1, 1, 2),
+    (1, 18, 18, 18, (11, 23), (5, 5), 2, 1, 2),
+    (1, 4, 4, 4, (15, 18), (7, 7), 1, 1, 3),
+    (1, 4, 4, 4, (15, 18), (2, 4), 2, 1, 0),
+    (1, 4, 4, 4, (17, 20), (3, 3), 1, 3, 3),
+    (1, 4, 4, 4, (17, 20), (3, 3), 2, 2, 2),
+    (1, 2, 2, 2, (3, 3), (2, 2), 1, 1, 4),
+    (2, 8, 8, 2, (9, 18), (3, 3), 1, 1, 1),
+    (1, 3, 6, 3, (9, 18), (3, 3), 2, 1, 1),
+]
+
+
+def taps(shape, window, stride, dilation, padding, out):
+    """For every tap of the window: (tap, slices of the outputs, slices of the inputs it reads)."""
+    for tap in itertools.product(*map(range, window)):
+        outputs, inputs = [], []
+        for t, size, count in zip(tap, shape, out):
+            offset = t * dilation - padding
+            kept = [o for o in range(count) if 0 <= o * stride + offset < size]
+            outputs.append(slice(kept[0], kept[-1] + 1) if kept else slice(0, 0))
+            first = kept[0] * stride + offset if kept else 0
+            inputs.append(slice(first, first + stride * (len(kept) - 1) + 1 if kept else 0, stride))
+        yield tap, outputs, inputs
+
+
+def direct(x, w, dy, shape):
+    """y, dx, dw as the definition says, in float64; padding is never multiplied."""
+    _, C, K, G, size, window, stride, dilation, padding = shape
+    x, w, dy = (a.astype(np.float64) for a in (x, w, dy))
+    y, dx, dw = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(w)
+    pairs = [(k, c, k // (K // G) * (C // G) + c) for k in range(K) for c in range(C // G)]
+    for tap, o, i in taps(size, window, stride, dilation, padding, dy.shape[2:]):
+        for k, c, source in pairs:
+            y[:, k, *o] += w[k, c, *tap] * x[:, source, *i]
+            dx[:, source, *i] += w[k, c, *tap] * dy[:, k, *o]
+            dw[k, c, *tap] += (dy[:, k, *o] * x[:, source, *i]).sum()
+    return y, dx, dw
+
+
+def problem(shape, dtype):
+    N, C, K, G, size, window, stride, dilation, padding = shape
+    rng = np.random.default_rng(3)
+    out = [(n + 2 * padding - (r - 1) * dilation - 1) // stride + 1 for n, r in zip(size, window)]
+    shapes = ((N, C, *size), (K, C // G, *window), (N, K, *out))
+    options = {"stride": stride, "dilation": dilation, "padding": padding, "groups": G}
+    return *(rng.standard_normal(s).astype(dtype) for s in shapes), options
+
+
+def last(a):
+    """The same values, channels last."""
+    return np.ascontiguousarray(np.moveaxis(a, 1, -1))
+
+
+def first(a):
+    return np.moveaxis(a, -1, 1)
+
+
+@pytest.fixture(autouse=True)
+def numba():
+    with gr.config(backend="numba"):
+        yield
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_layout_gives_the_direct_sum(shape, dtype):
+    x, w, dy, options = problem(shape, dtype)
+    assert gr.plan("conv", x, w, **options).algorithm == "depthwise"
+    expected = direct(x, w, dy, shape)
+    bias = dy.astype(np.float64).sum((0, 2, 3))
+    assert_close(gr.conv(x, w, **options), expected[0], dtype)
+    for found, exact in zip(gr.conv_backward(dy, x, w, **options), (*expected[1:], bias)):
+        assert_close(found, exact, dtype)
+    options["layout"] = "channels_last"
+    assert_close(first(gr.conv(last(x), w, **options)), expected[0], dtype)
+    dx, dw, db = gr.conv_backward(last(dy), last(x), w, **options)
+    for found, exact in zip((first(dx), dw, db), (*expected[1:], bias)):
+        assert_close(found, exact, dtype)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[9]], ids=str)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("value", (np.inf, np.nan))
+def test_padding_is_not_multiplied(shape, value):
+    x, w, dy, options = problem(shape, "float32")
+    w[1], dy[0, 0, 0, 0] = value, value
+    expected = direct(x, w, dy, shape)
+    for layout, give, take in (("channels_first", np.array, np.array),
+                               ("channels_last", last, first)):  # fmt: skip
+        options["layout"] = layout
+        y = take(gr.conv(give(x), w, **options))
+        dx, dw, _ = gr.conv_backward(give(dy), give(x), w, **options)
+        for found, exact in zip((y, take(dx), dw), expected):
+            assert_close(found, exact, "float32")
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[10]], ids=str)
+def test_threads_do_not_change_a_bit(shape):
+    if gr.config.threads == 1 or available_threads() < 2:
+        pytest.skip("one thread only")
+    shape = (3, *shape[1:4], (40, 41), *shape[5:])  # enough work for a parallel region
+    x, w, dy, options = problem(shape, "float32")
+    results = []
+    for threads in (1, 2):
+        with gr.config(threads=threads):
+            results.append((gr.conv(x, w, **options), *gr.conv_backward(dy, x, w, **options)))
+    for one, two in zip(*results):
+        assert np.array_equal(one, two)
+
+
+def test_reversed_and_spread_rows_are_served():
+    x, w, dy, options = problem(SHAPES[1], "float64")
+    expected = direct(x, w, dy, SHAPES[1])
+    reversed_x, spread = np.ascontiguousarray(x[..., ::-1])[..., ::-1], np.zeros((*dy.shape, 2))
+    spread[..., 0] = dy
+    assert_close(gr.conv(reversed_x, w, **options), expected[0], "float64")
+    dx, dw, _ = gr.conv_backward(spread[..., 0], reversed_x, w, **options)
+    assert_close(dx, expected[1], "float64")
+    assert_close(dw, expected[2], "float64")
+
+
+def test_more_channels_and_strides_are_left_to_others():
+    x, w, _, options = problem((1, 32, 32, 2, (8, 8), (3, 3), 1, 1, 1), "float32")
+    assert gr.plan("conv", x, w, **options).algorithm != "depthwise"
+    x, w, _, options = problem((1, 4, 4, 4, (12, 12), (3, 3), 3, 1, 1), "float32")
+    assert gr.plan("conv", x, w, **options).algorithm != "depthwise"
