@@ -4,7 +4,7 @@ import gradroute as gr
 
 from .common import BACKENDS, DTYPES, LAYOUTS, Benchmark, as_layout, rows, values
 
-ROWS = ["alexnet:max_pool5", "cifar:max_pool1", "resnet_50:max_pool1"]
+ROWS = ["alexnet:max_pool5", "cifar:max_pool1"]
 
 
 class Pool(Benchmark):
