@@ -123,9 +123,15 @@ def run(dw, dy, x, plan, workspace) -> bool:
     p = program.reduction
     work[: p.x_at] = 0
     reduce("float32", plan.threads, dw, dy, x, work, SHAPES, _ALONG, program.offsets, program.used,
-           _pieces(program.blocks), program.blocks, p)  # fmt: skip
+           _places(dw), _pieces(program.blocks), program.blocks, p)  # fmt: skip
     broken, source, gradient = work[LANES : p.x_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
     return not (broken or 0 < source < TINY or 0 < gradient < TINY)
+
+
+def _places(dw):
+    """Where the taps of one filter lie in dw, in elements."""
+    window = np.indices(dw.shape[2:]).reshape(3, -1)
+    return (np.array(dw.strides[2:]) // dw.itemsize) @ window
 
 
 def _pieces(s):
@@ -135,9 +141,9 @@ def _pieces(s):
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5), array(F, 5), out(F, 1), array("uint8", 1),
-                   array(int64, 1), array(int64, 1), array(int64, 2), int64, BLOCKS, REDUCTION),
-        variants=("float32",) if available() else ())  # fmt: skip
-def reduce(dw, dy, x, work, shapes, along, offsets, used, pieces, s, p):
+                   array(int64, 1), array(int64, 1), array(int64, 2), array(int64, 1), int64,
+                   BLOCKS, REDUCTION), variants=("float32",) if available() else ())  # fmt: skip
+def reduce(dw, dy, x, work, shapes, along, offsets, used, places, pieces, s, p):
     """dw, one block of x and dy after the other."""
     zero = work.dtype.type(0)
     for slot in prange(p.slots):  # what lies between and behind the rows must be finite
@@ -161,9 +167,11 @@ def reduce(dw, dy, x, work, shapes, along, offsets, used, pieces, s, p):
                 for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
                     _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p)
                 end()
+        tasks = p.source_sets * p.panels
         for slot in prange(p.slots):
-            for k in range(slot * p.rows // p.slots, (slot + 1) * p.rows // p.slots):
-                _finish(dw, work, slot, g, k, pieces == 0, p)
+            for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
+                _finish(dw, work, places, slot, g, task // p.panels, task % p.panels,
+                        pieces == 0, p)  # fmt: skip
 
 
 @helper
@@ -269,22 +277,29 @@ def _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p):
 
 
 @helper
-def _finish(dw, work, slot, g, k, empty, p):
-    """Writes the sums of one output channel to dw."""
-    _, C, T, R, S = dw.shape
-    flags = LANES + slot * FLAGS
-    taps = T * R * S
-    scratch = p.slots_at + slot * p.slot
-    panel, column = k // SIDE, k % SIDE
-    for c in range(C):
-        for tap in range(taps):
-            source = c * taps + tap if p.few else c
-            block_of = (source // SIDE * p.taps + (0 if p.few else tap)) * p.panels + panel
-            at = p.sums_at + block_of * _SQUARE + source % SIDE * SIDE + column
-            value = work.dtype.type(0) if empty else load(work, at)
-            store(work, scratch + tap, value)
-            to = ((g * p.rows + k) * step(dw, 0) + c * step(dw, 1) + tap // (R * S) * step(dw, 2)
-                  + tap // S % R * step(dw, 3) + tap % S * step(dw, 4))  # fmt: skip
-            store(dw, to, value)
-        if not finite_row(work, scratch, taps):
-            store(work, flags, work.dtype.type(1))
+def _finish(dw, work, places, slot, g, source_set, panel, empty, p):
+    """Writes the sums of SIDE sources and SIDE output channels to dw, all their taps together."""
+    taps = places.size
+    first, k0 = source_set * SIDE, panel * SIDE
+    rows, sources = min(SIDE, p.rows - k0), min(SIDE, p.sources - first)
+    sums = p.sums_at + (source_set * p.taps * p.panels + panel) * _SQUARE
+    tap_step = p.panels * _SQUARE
+    to = (g * p.rows + k0) * step(dw, 0)
+    for tap in range(p.taps):
+        if empty:
+            fill_row(work, sums + tap * tap_step, work.dtype.type(0), _SQUARE)
+        elif not finite_row(work, sums + tap * tap_step, _SQUARE):
+            store(work, LANES + slot * FLAGS, work.dtype.type(1))
+    if taps == 1 and step(dw, 1) == 1:
+        transpose(dw, to + first, step(dw, 0), work, sums, SIDE, sources, rows, LANES)
+        return
+    for k in range(rows):
+        for i in range(sources):
+            at = sums + i * SIDE + k
+            if p.few:
+                c, tap = (first + i) // taps, (first + i) % taps
+                store(dw, to + k * step(dw, 0) + c * step(dw, 1) + places[tap], load(work, at))
+                continue
+            filter_at = to + k * step(dw, 0) + (first + i) * step(dw, 1)
+            for tap in range(taps):
+                store(dw, filter_at + places[tap], load(work, at + tap * tap_step))
