@@ -243,6 +243,9 @@ def test_the_command_writes_a_record_and_a_report_from_it(tmp_path):
     assert done.exit_code == 0, done.output
     assert {r.op for r in record.load(kept)["rows"]} == {
         "pool_forward", "pool_backward", "linear_backward"}  # fmt: skip
+    first = record.load(kept)["rows"][0].timings[0].seconds
+    done = runner.invoke(app, ["bench", *chosen, "--json", str(kept), "--ops", "pool", "--continue"])
+    assert done.exit_code == 0 and record.load(kept)["rows"][0].timings[0].seconds == first
     again = ["bench", "--no-run", "--json", str(kept), "--report", str(report)]
     done = runner.invoke(app, again)
     assert done.exit_code == 0, done.output

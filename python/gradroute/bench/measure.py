@@ -121,6 +121,11 @@ def measure(case: Case, ours: Ours, peers: list[Peer], *, seconds: float, dtype:
     )  # fmt: skip
 
 
+def key(case: Case, ours: Ours, dtype: str) -> tuple:
+    """What `Row.key` of that measurement is."""
+    return (case.op, case.name, dtype, ours.layout, ours.backend, ours.threads)
+
+
 def sides(peer_names, *, threads: int, backend: str, layout: str) -> tuple[Ours, list[Peer], dict]:
     """gradroute, the peers that are installed, and {name: how to install} of the others."""
     peers, missing = [], {}

@@ -22,13 +22,15 @@ def bench(
     scaling: bool = typer.Option(False, help="Also how the cost grows with each size."),
     run: bool = typer.Option(True, help="--no-run: only show or report what --json holds."),
     json: Path = typer.Option(None, help="Write the rows here, over those it holds already."),
+    resume: bool = typer.Option(False, "--continue", help="Leave out the cases in --json."),
     pictures: Path = typer.Option(None, help="Folder for speedup.png and roofline.png."),
     report: Path = typer.Option(None, help="Write a Markdown report, its pictures beside it."),
 ) -> None:
     """Measure gradroute beside PyTorch, JAX, ONNX Runtime, MyGrad and plain NumPy.
 
     The same inputs and threads on every side, results checked against float64, then timed in
-    turns.  A long run can be made in pieces: --json adds to what the file holds.
+    turns.  A long run can be made in pieces: --json adds to what the file holds, case by case, and
+    --continue goes on where an earlier run was stopped.
     """
     from rich.console import Console
 
@@ -48,10 +50,13 @@ def bench(
         )
         for name, install in missing.items():
             console.print(f"{name} is not installed:  {install}", markup=False, highlight=False)
-        found = _measure(console, cases, ours, others, seconds, dtype, scaling)
-        held = record.merge(held, found)
-        if json:
-            record.save(json, held)
+        if resume:
+            done = {row.key for row in held["rows"]}
+            cases = [c for c in cases if measure.key(c, ours, dtype) not in done]
+        for found in _measure(console, cases, ours, others, seconds, dtype, scaling):
+            held = record.merge(held, found)
+            if json:
+                record.save(json, held)
     elif not held["rows"]:
         raise typer.BadParameter("--no-run needs a --json that holds rows")
     for table in (*tables.comparison(held["rows"]), tables.summary(held["rows"])):
@@ -90,8 +95,8 @@ def _peer_names(chosen):
 # ---- measuring ----------------------------------------------------------------------------
 
 
-def _measure(console, cases, ours, peers, seconds, dtype, scaling) -> dict:
-    """The record of this run; a bar shows how far it is."""
+def _measure(console, cases, ours, peers, seconds, dtype, scaling):
+    """Yields the record of this run so far, after each case; a bar shows how far it is."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from gradroute.bench import ceilings, machine, measure
@@ -114,6 +119,7 @@ def _measure(console, cases, ours, peers, seconds, dtype, scaling) -> dict:
             row = measure.measure(case, ours, peers, seconds=seconds, dtype=dtype)
             found["rows"].append(row)
             progress.advance(task)
+            yield found
         if scaling:
             task = progress.add_task("how the cost grows", total=growth.steps(ours.threads))
             results = []
@@ -121,7 +127,7 @@ def _measure(console, cases, ours, peers, seconds, dtype, scaling) -> dict:
                 results.append(result)
                 progress.advance(task)
             found["scaling"] = growth.collect(results)
-    return found
+            yield found
 
 
 # ---- writing ------------------------------------------------------------------------------
