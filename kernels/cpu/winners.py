@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import array, helper, int64, kernel, out, prange, triple
+from .jit import array, boolean, helper, inlined, int64, kernel, out, prange, triple
+from .max_pool import across_channels
 from .memory import load, step, store
-from .window import tap_at
+from .window import inner_windows, next_row, row_of, tap_at
 
 _MOVE = (triple, triple, triple, triple, triple)  # size, window, stride, dilation, before
 
@@ -73,6 +74,58 @@ def first_bad_winner(found, winner, size, window, stride, dilation, before):
         found[piece] = bad
 
 
+@inlined
+def _any_above(winner, at, count, stride, taps):
+    """Does one of a run of winners name no tap?  The loop vectorises where they lie side by side."""
+    largest = np.int64(0)
+    if stride == 1:
+        for i in range(count):
+            largest = max(largest, int64(load(winner, at + i)))
+    else:
+        for i in range(count):
+            largest = max(largest, int64(load(winner, at + i * stride)))
+    return largest >= taps
+
+
+@kernel(lambda I: (out(int64, 1), array(I, 5), *_MOVE, boolean),
+        variants=("uint8", "uint16", "uint32"))  # fmt: skip
+def any_bad_winner(found, winner, size, window, stride, dilation, before, across):
+    """found[piece] = 1 if a winner of that piece is no input, else 0; in the order of memory.
+
+    A window wholly inside the image only needs its winner to be a tap.
+    """
+    N, C, Z, P, Q = winner.shape
+    taps = window[0] * window[1] * window[2]
+    inner_z = inner_windows(size[0], window[0], stride[0], dilation[0], before[0], Z)
+    inner_p = inner_windows(size[1], window[1], stride[1], dilation[1], before[1], P)
+    inner_q = inner_windows(size[2], window[2], stride[2], dilation[2], before[2], Q)
+    channels, width = (1, C) if across else (C, 1)
+    rows, pieces = N * channels * Z * P, found.size
+    for piece in prange(pieces):
+        bad = False
+        first, end = rows * piece // pieces, rows * (piece + 1) // pieces
+        n, c, z, p = row_of(first, channels, Z, P)
+        for _ in range(first, end):
+            at = _at(winner, n, c, z, p)
+            q0, q1 = Q, Q
+            if inner_z[0] <= z < inner_z[1] and inner_p[0] <= p < inner_p[1]:
+                q0, q1 = inner_q
+            if across:
+                for q in range(q0, q1):
+                    here = at + q * step(winner, 4)
+                    bad |= _any_above(winner, here, C, step(winner, 1), taps)
+            else:
+                bad |= _any_above(winner, at + q0 * step(winner, 4), q1 - q0, step(winner, 4), taps)
+            for border in range(Q - (q1 - q0)):
+                q = border if border < q0 else border + q1 - q0
+                for i in range(width):
+                    number = int64(load(winner, at + q * step(winner, 4) + i * step(winner, 1)))
+                    cell = _cell(number, z, p, q, size, window, stride, dilation, before)
+                    bad |= cell < 0
+            n, c, z, p = next_row(n, c, z, p, channels, Z, P)
+        found[piece] = bad
+
+
 @kernel(lambda I: (out(int64, 1), array(I, 5), *_MOVE), variants=("int64",))
 def first_bad_index(found, index, size, window, stride, dilation, before):
     """found[piece] = the first index of that piece that its window does not read, or -1."""
@@ -129,6 +182,10 @@ def _first(found):
 
 def check_winner(winner, geometry, plan, workspace):
     found = np.empty(plan.threads, np.int64)
+    across = across_channels(winner)
+    any_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry), across)
+    if not found.any():
+        return -1
     first_bad_winner(winner.dtype.name, plan.threads, found, winner, *_move(geometry))
     return _first(found)
 

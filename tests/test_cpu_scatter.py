@@ -1,0 +1,72 @@
+"""The Numba scatter-add: each element adds up in the order of the index, whoever owns it."""
+
+import numpy as np
+import pytest
+
+from gradroute.geometry import ScatterGeometry
+from gradroute.kernels.contract import Plan
+from gradroute.kernels.cpu import scatter
+
+SHAPES = [  # A, R, B, I: outer slices, rows, columns, additions
+    (1, 50, 1, 1000),  # rows are owned
+    (1, 50, 24, 333),
+    (1, 3, 64, 100),  # few rows: columns are owned
+    (2, 9, 1030, 40),
+    (16, 7, 5, 30),  # outer slices are owned
+    (3, 4, 2, 0),
+    (1, 1, 1, 100),
+]
+
+
+def plan(threads):
+    return Plan("numba", "scatter_add", "direct", threads=threads)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_bits_are_those_of_adding_one_after_the_other(shape, dtype):
+    A, R, B, count = shape
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, R, count)
+    src = (rng.standard_normal((A, count, B)) * 10.0 ** rng.integers(-6, 6, (A, count, B))).astype(dtype)
+    start = rng.standard_normal((A, R, B)).astype(dtype)
+    expected = start.copy()
+    for i, row in enumerate(rows):
+        expected[:, row] += src[:, i]
+    for threads in (1, 2, 3):
+        for view in (lambda a: a, lambda a: np.repeat(a, 2, axis=2)[:, :, ::2]):
+            out = view(start.copy())
+            given = view(src)
+            geometry = ScatterGeometry(A, R, B, count)
+            scatter.scatter_add(out, rows, given, -1, geometry, plan(threads), None)
+            assert out.tobytes() == expected.tobytes()
+
+
+def test_nothing_is_added_when_an_index_was_refused():
+    out = np.zeros((1, 4, 1), "float32")
+    rows, src = np.array([0, 1]), np.ones((1, 2, 1), "float32")
+    scatter.scatter_add(out, rows, src, 1, ScatterGeometry(1, 4, 1, 2), plan(1), None)
+    assert not out.any()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("mode", ["wrap", "clip"])
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8", "uint64"])
+def test_wrap_and_clip_follow_exact_integer_arithmetic(dtype, mode, threads):
+    info, size = np.iinfo(dtype), 7
+    index = np.array([info.min, info.min + 1, 0, 3, 6, 7, 8, info.max - 1, info.max], dtype)
+    rows = np.empty(len(index), np.int64)
+    assert scatter.check_index(rows, index, size, mode, plan(threads), None) == -1
+    exact = [int(i) % size if mode == "wrap" else min(max(int(i), 0), size - 1) for i in index]
+    assert rows.tolist() == exact
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_raise_counts_from_the_end_and_reports_the_first_index_outside(threads):
+    rows = np.empty(40, np.int64)
+    index = np.arange(-20, 20)
+    assert scatter.check_index(rows, index, 20, "raise", plan(threads), None) == -1
+    assert rows.tolist() == [*range(20), *range(20)]
+    for bad in (20, -21):
+        index[[11, 33]] = bad
+        assert scatter.check_index(rows, index, 20, "raise", plan(threads), None) == 11
