@@ -53,6 +53,14 @@ def reason_missing(name):
     return None
 
 
+@pytest.fixture
+def cpu_runner():
+    """Sees to it that CUDA kernels can be run on the CPU."""
+    reason = cuda_on_cpu.reason_missing()
+    if reason is not None:
+        pytest.fail(reason) if "cuda" in REQUIRED else pytest.skip(reason)
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     """The name of a backend, in force for the length of the test."""

@@ -17,10 +17,7 @@ from gradroute.kernels.cuda import launch, structures
 
 
 @pytest.fixture(params=cuda_on_cpu.ORDERS)
-def device(request):
-    reason = cuda_on_cpu.reason_missing()
-    if reason:
-        pytest.skip(reason)
+def device(request, cpu_runner):
     with cuda_on_cpu.stand_in(request.param) as runtime, gr.config(backend="cuda"):
         yield runtime
 

@@ -14,11 +14,8 @@ CI = pathlib.Path(__file__).parent.parent / "ci"
 
 
 @pytest.fixture
-def scripts(monkeypatch):
+def scripts(cpu_runner, monkeypatch):
     """ci/ on the import path, and the kernels run on the CPU."""
-    reason = cuda_on_cpu.reason_missing()
-    if reason:
-        pytest.skip(reason)
     monkeypatch.syspath_prepend(str(CI))
     with cuda_on_cpu.stand_in():
         yield

@@ -19,10 +19,7 @@ from gradroute.kernels.cuda import cupy_runtime, launch, scatter
 
 
 @pytest.fixture
-def device():
-    reason = cuda_on_cpu.reason_missing()
-    if reason:
-        pytest.skip(reason)
+def device(cpu_runner):
     with cuda_on_cpu.stand_in() as runtime:
         yield runtime
 
@@ -208,6 +205,17 @@ def test_a_bad_value_on_cuda_is_raised_by_the_call_or_by_synchronize(device, nam
         gr.synchronize()  # raised once
 
 
+def test_a_cuda_check_that_is_not_decided_yet_is_raised_by_a_later_call(device):
+    y, winner = np.ones((1, 1, 2, 2), "f"), np.full((1, 1, 2, 2), 9, "uint8")
+    with gr.config(value_checks="later"):
+        device.late = True
+        gr.max_pool_backward(device.to_device(y), device.to_device(winner), (1, 1, 4, 4), 2)
+        gr.activate(device.to_device(y), "relu")  # the GPU has not come that far
+        device.late = False
+        with pytest.raises(IndexRangeError):
+            gr.activate(device.to_device(y), "relu")
+
+
 def test_a_failed_cuda_check_leaves_the_results_memory_alone(device):
     kept = device.to_device(np.full((1, 1, 4, 4), 7, "f"))
     y, winner = np.ones((1, 1, 2, 2), "f"), np.full((1, 1, 2, 2), 9, "uint8")
@@ -265,9 +273,15 @@ def test_a_full_cuda_device_is_the_packages_error_and_the_pool_goes_on(monkeypat
         raise cupy.cuda.memory.OutOfMemoryError(1 << 40, 0, 0)
 
     monkeypatch.setattr(cupy, "empty", full)
-    with pytest.raises(WorkspaceError, match="out of memory"):
-        cupy_runtime.CupyRuntime().scratch(1 << 40)
-    assert freed
+    monkeypatch.setattr(cupy_runtime, "_library", cupy_runtime._Library)  # not the one made before
+    for allocate in (
+        lambda runtime: runtime.scratch(1 << 40),
+        lambda runtime: runtime.array_module().empty((1 << 40,), "float32"),
+    ):
+        freed.clear()
+        with pytest.raises(WorkspaceError, match="out of memory"):
+            allocate(cupy_runtime.CupyRuntime())
+        assert freed
 
 
 @pytest.mark.parametrize("value", [ctypes.c_int(5), ctypes.c_double(0.5)])

@@ -14,11 +14,7 @@ from values import make
 import gradroute as gr
 
 
-@pytest.fixture(autouse=True)
-def runner():
-    reason = cuda_on_cpu.reason_missing()
-    if reason:
-        pytest.skip(reason)
+pytestmark = pytest.mark.usefixtures("cpu_runner")
 
 
 def in_every_order(call):

@@ -22,10 +22,7 @@ CASES = [case for case in CONV if case.x[0]]
 
 
 @pytest.fixture(params=cuda_on_cpu.ORDERS)
-def device(request):
-    reason = cuda_on_cpu.reason_missing()
-    if reason:
-        pytest.skip(reason)
+def device(request, cpu_runner):
     with cuda_on_cpu.stand_in(request.param) as runtime:
         yield runtime
 

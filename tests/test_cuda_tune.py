@@ -12,11 +12,8 @@ SHAPES = ((1, 16, 6, 6), (17, 16, 3, 3))
 
 
 @pytest.fixture
-def device(tmp_path, monkeypatch):
+def device(cpu_runner, tmp_path, monkeypatch):
     """A device whose clock favours the kernel named in ``device.fast``."""
-    reason = cuda_on_cpu.reason_missing()
-    if reason:
-        pytest.skip(reason)
     # the runner keeps its own cache: only the tuned choices move
     monkeypatch.setattr(tuning.cupy_runtime, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(tuning, "_chosen", {})

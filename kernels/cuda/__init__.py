@@ -34,7 +34,7 @@ def to_host(array):
 
 
 def synchronize() -> None:
-    """Waits until everything on the current stream is done."""
+    """Waits until everything on the current device is done."""
     launch.runtime().synchronize()
 
 
@@ -43,9 +43,7 @@ def flag_value(bad, wait: bool):
 
     Reading it is the one synchronisation that a call makes, under value_checks="now".
     """
-    if not wait and not launch.runtime().finished():
-        return None
-    return int(bad)
+    return launch.runtime().flag_value(bad, wait)
 
 
 def plan(operation, geometry, dtype, settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from ..contract import ACTIVATIONS, ELU_ALPHA, LEAKY_SLOPE
-from .launch import flag_argument, launch, launch_each, needs_wide, new_flag, options
+from .launch import checked, flag_argument, launch, launch_each, needs_wide, new_flag, options
 from .structures import c_int, c_wide, integers_of
 
 _ROWS_PER_BLOCK = 8  # one warp each
@@ -32,7 +32,7 @@ def check_labels(labels, classes, plan, workspace):
     args = (bad, *integers_of(labels), c_wide(classes))
     opts = options(wide=needs_wide(None, labels))
     launch_each("loss", "check_labels", labels.size, args, opts=opts)
-    return bad
+    return checked(bad)
 
 
 def softmax_cross_entropy(loss, dlogits, logits, labels, bad, plan, workspace):

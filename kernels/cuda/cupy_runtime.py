@@ -21,7 +21,10 @@ from . import launch
 
 #: the oldest architecture with cp.async, bfloat16 and TF32
 FLOOR = (8, 0)
-INSTALL = 'pip install "gradroute[cuda13]" (or [cuda12] for a CUDA 12 driver)'
+INSTALL = (
+    'pip install "gradroute[cuda13]" "cupy-cuda13x[ctk]" (cuda12 and cupy-cuda12x for a driver of '
+    "CUDA 12)"
+)
 COMPILE = ("-std=c++17", "--fmad=true", "--ftz=false")
 
 
@@ -93,6 +96,7 @@ class CupyRuntime:
         self._lock = threading.Lock()
         self._functions = {}  # (device, file, options, kernel) -> (module, function)
         self._modules = {}
+        self._flags = {}  # address of an unread value check -> the event behind it
 
     # ---- can it run here? -----------------------------------------------------------------
 
@@ -159,27 +163,36 @@ class CupyRuntime:
     # ---- arrays ---------------------------------------------------------------------------
 
     def array_module(self):
-        import cupy
-
-        return cupy
+        return _library()
 
     def to_device(self, array):
-        with _memory_errors():
-            return self.array_module().asarray(array)
+        return self.array_module().asarray(array)
 
     def to_host(self, array):
         return array.get()
 
     def scratch(self, size: int):
-        with _memory_errors():
-            return self.array_module().empty(size, "uint8")
+        return self.array_module().empty(size, "uint8")
 
     def synchronize(self) -> None:
-        self.array_module().cuda.get_current_stream().synchronize()
+        self.array_module().cuda.Device().synchronize()
 
-    def finished(self) -> bool:
-        """Is everything done that was started on the current stream?"""
-        return self.array_module().cuda.get_current_stream().done
+    # ---- value checks ---------------------------------------------------------------------
+
+    def record_flag(self, flag) -> None:
+        """Remembers the point of the current stream at which the flag is final."""
+        event = self.array_module().cuda.Event(disable_timing=True)
+        event.record()
+        self._flags[flag.data.ptr] = event
+
+    def flag_value(self, flag, wait: bool):
+        """The flag as an int; None if it is not final yet and ``wait`` is False."""
+        event = self._flags[flag.data.ptr]
+        if not wait and not event.done:
+            return None
+        event.synchronize()
+        del self._flags[flag.data.ptr]
+        return int(flag)
 
     def timed(self, run) -> float:
         """Milliseconds that ``run()`` takes on the device, by events."""
@@ -229,6 +242,34 @@ def _parameter(arg):
     if isinstance(arg, (ctypes.Structure, ctypes._SimpleCData)):
         return arg
     return ctypes.c_void_p(arg.data.ptr)
+
+
+class _Library:
+    """The cupy module, whose out-of-memory is the package's error."""
+
+    _ALLOCATING = ("argsort", "asarray", "empty", "full", "matmul", "zeros")
+
+    def __init__(self):
+        import cupy
+
+        self._cupy = cupy
+        for name in self._ALLOCATING:
+            setattr(self, name, self._guarded(getattr(cupy, name)))
+
+    def __getattr__(self, name):
+        return getattr(self._cupy, name)
+
+    @staticmethod
+    def _guarded(function):
+        @functools.wraps(function)
+        def call(*args, **options):
+            with _memory_errors():
+                return function(*args, **options)
+
+        return call
+
+
+_library = functools.cache(_Library)
 
 
 class _memory_errors:

@@ -142,6 +142,12 @@ def new_flag():
     return runtime().array_module().full((), -1, "int64")
 
 
+def checked(bad):
+    """A value check's flag, after its kernel was started: remembers when it can be read."""
+    runtime().record_flag(bad)
+    return bad
+
+
 def flag_argument(bad):
     """``bad`` as a kernel takes it: a device flag, or a null pointer for "nothing is bad"."""
     return None if isinstance(bad, int) else bad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .launch import flag_argument, launch_each, needs_wide, new_flag, options
+from .launch import checked, flag_argument, launch_each, needs_wide, new_flag, options
 from .structures import Ends, c_int, strides_of, window_of
 
 
@@ -58,7 +58,7 @@ def check_winner(winner, geometry, plan, workspace):
     bad = new_flag()
     args = (bad, *_winner(winner), window_of(geometry))
     _each("winner", "check_winner", winner.shape, (winner,), args, geometry)
-    return bad
+    return checked(bad)
 
 
 def winner_to_index(index, winner, bad, geometry, plan, workspace):
@@ -72,7 +72,7 @@ def check_index_in_window(index, geometry, plan, workspace):
     bad = new_flag()
     args = (bad, index, strides_of(index), window_of(geometry))
     _each("winner", "check_index_in_window", index.shape, (index,), args, geometry)
-    return bad
+    return checked(bad)
 
 
 def index_to_winner(winner, index, bad, geometry, plan, workspace):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .launch import flag_argument, launch_each, needs_wide, new_flag, options, runtime
+from .launch import checked, flag_argument, launch_each, needs_wide, new_flag, options, runtime
 from .structures import Strides3, c_int, c_wide, integers_of
 
 _MODES = ("raise", "wrap", "clip")  # in the order of scatter.cu
@@ -13,7 +13,7 @@ def check_index(rows, index, size, mode, plan, workspace):
     args = (bad, rows, *integers_of(index), c_wide(size), c_int(_MODES.index(mode)))
     opts = options(wide=needs_wide(None, index))
     launch_each("scatter", "check_index", index.size, args, opts=opts)
-    return bad
+    return checked(bad)
 
 
 def scatter_add(out, rows, src, bad, geometry, plan, workspace):
