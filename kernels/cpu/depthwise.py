@@ -7,7 +7,7 @@ Each plane of the result is the sum over its group's few source planes, a strip 
 from __future__ import annotations
 
 from . import depthwise_last as last
-from .jit import FLOATS, Kernel, array, helper, int64, out, prange, triple
+from .jit import FLOATS, Kernel, array, inlined, int64, out, prange, triple
 from .matmul import NO_BIAS
 from .memory import load, step, store
 from .strips import BLOCK, LARGEST, PIECE, WHOLE, filter_plane, plane
@@ -91,7 +91,7 @@ def _rows_lie(a):
     return a.strides[4] == a.itemsize or a.shape[4] == 1
 
 
-@helper
+@inlined
 def piece(left, most, whole):
     """Rows or columns of the next piece of a window of which ``left`` remain."""
     if whole:
@@ -121,7 +121,7 @@ def _planes(name, up, down):
                 if k == K:
                     n, k, g = n + 1, 0, 0
 
-    @helper
+    @inlined
     def _image(v, vo, u, uo, w, wo, start, dilation, before):
         """One channel of one image."""
         _, _, channels, T, R, S = w.shape
@@ -158,7 +158,7 @@ def _planes(name, up, down):
                 for p in range(v.shape[3]):
                     fill_row(v, at + p * step(v, 3), start, v.shape[4])
 
-    @helper
+    @inlined
     def _plane(v, vo, u, uo, w, wo, r, s, rows, columns, start, dilation, before, resume):
         """One piece of the window over a whole plane."""
         P, Q = v.shape[3], v.shape[4]
@@ -221,7 +221,7 @@ def _filters(name, down):
                 if c == 0 and db.size:
                     store(db, k * step(db, 0), _sum(work, bias, lanes))
 
-    @helper
+    @inlined
     def _windows(dw, dy, yo, x, xo, work, sums, bias, dilation, before, lanes, todo):
         """Every piece of the window over one plane."""
         R, S, P, Q = dw.shape[3], dw.shape[4], dy.shape[3], dy.shape[4]
@@ -246,7 +246,7 @@ def _filters(name, down):
                                    triple, triple, int64, int64), FLOATS)  # fmt: skip
 
 
-@helper
+@inlined
 def _sum(work, at, lanes):
     """The sum of the lanes of a vector, by halves."""
     width = lanes // 2

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import FLOATS, array, helper, int64, kernel, out, prange, triple
+from .jit import FLOATS, array, helper, inlined, int64, kernel, out, prange, triple
 from .memory import load, step, store
 from .strips import PlaneEmitter
 from .vectors import VECTOR_BYTES, const, fill_row, pointer
@@ -94,7 +94,7 @@ def _pixels(typing, pixels, x, xo, w, wo, y, yo, b, bo, numbers):
     return types.void(pixels, x, i, w, i, y, i, b, i, _NUMBERS), generate
 
 
-@helper
+@inlined
 def progression(o, up, down, before, dilation, window, size):
     """The taps of target ``o`` that read the source: (first, tap step, count, source, its step)."""
     first, tap_step, count, source, source_step = 0, 1, 0, 0, 0
@@ -289,7 +289,7 @@ def _row(dw, dy, yo, x, xo, work, sums, channels, down, dilation, before, lanes)
         s += columns
 
 
-@helper
+@inlined
 def _outputs(offset, stride, size, count):
     """The outputs o in 0..count-1 with 0 <= o*stride + offset < size, as (first, end)."""
     first = 0 if offset >= 0 else (stride - 1 - offset) // stride
