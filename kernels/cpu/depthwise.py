@@ -7,10 +7,11 @@ Each plane of the result is the sum over its group's few source planes, a strip 
 from __future__ import annotations
 
 from . import depthwise_last as last
+from .filter_strips import filter_plane
 from .jit import FLOATS, Kernel, array, inlined, int64, out, prange, triple
 from .matmul import NO_BIAS
 from .memory import load, step, store
-from .strips import BLOCK, LARGEST, PIECE, WHOLE, filter_plane, plane
+from .strips import BLOCK, LARGEST, PIECE, WHOLE, plane
 from .vectors import LANES, TARGET, VECTOR_BYTES, fill_row
 
 BLOCKING = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}

@@ -37,7 +37,7 @@ WHOLE = 5
 #: image heights (7, 14, 28, 56, 112, 224).
 BLOCK = {1: 7, 2: 4}
 
-_INT = ir.IntType(64)
+INT = ir.IntType(64)
 _I32 = ir.IntType(32)
 
 #: Sizes and paddings stay below this: lanes count columns in 32 bits.
@@ -74,7 +74,7 @@ class PlaneEmitter(Emitter):
     def opaque(self, value):
         """The same integer, of which LLVM knows nothing: it would otherwise keep a pointer of its
         own for every row and column of the window, and spend more on them than on the sums."""
-        kind = ir.FunctionType(_INT, [_INT])
+        kind = ir.FunctionType(INT, [INT])
         return self.builder.call(ir.InlineAsm(kind, "", "=r,0"), [value])
 
     def rows_from(self, base, first, row_step, every, distances):
@@ -82,7 +82,7 @@ class PlaneEmitter(Emitter):
         b = self.builder
         low = min(distances)
         row = b.add(first, b.mul(every, const(low)))
-        place = b.add(b.ptrtoint(base, _INT), b.mul(b.mul(row, row_step), const(self.size)))
+        place = b.add(b.ptrtoint(base, INT), b.mul(b.mul(row, row_step), const(self.size)))
         stride = b.mul(b.mul(row_step, every), const(self.size))
         found = []
         for distance in range(low, max(distances) + 1):
@@ -170,12 +170,12 @@ class _Plane(PlaneEmitter):
                      for f in range(up)}  # fmt: skip
         uses = self._uses(rows, block)
         step = b.mul(n.every, const(block))
-        with cgutils.for_range_slice(b, n.first, n.end, step, _INT) as (i, _):
+        with cgutils.for_range_slice(b, n.first, n.end, step, INT) as (i, _):
             first = b.mul(i, const(self.down))
             first = b.sub(first, n.top) if up == 1 else first
             sources = self.rows_from(self.x, first, n.source_row, n.every, uses)
             targets = self._targets(i, block)
-            with cgutils.for_range_slice(b, n.column, n.last, const(self.lanes), _INT) as (j, _):
+            with cgutils.for_range_slice(b, n.column, n.last, const(self.lanes), INT) as (j, _):
                 self._strip(j, sources, targets, uses, columns)
 
     def _strip(self, column, sources, targets, uses, columns):
@@ -328,99 +328,6 @@ def plane(typing, up, down, rows, columns, x, xo, w, wo, y, yo, start, numbers):
         numbers = cgutils.unpack_tuple(builder, numbers)
         emitter = _Plane(builder, signature.args[8].dtype, numbers, x, w, y, start,
                          up.literal_value, down.literal_value)  # fmt: skip
-        switch(builder, rows, columns, emitter.emit)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-class _Filter(PlaneEmitter):
-    """sums[r, s] += dy times the shifted x, over a plane: lanes are summed by the caller."""
-
-    def __init__(self, builder, dtype, numbers, x, sums, bias, dy, down):
-        super().__init__(builder, dtype, numbers)
-        self.x, self.memory, self.bias, self.dy, self.down = x, sums, bias, dy, down
-
-    def emit(self, rows, columns):
-        """Whole blocks of rows, then the rows that are left one by one."""
-        b, n = self.builder, self.n
-        block = BLOCK[1] if rows < WHOLE else 2  # the sums of 5x5 leave few registers
-        places = {(r, s): b.add(b.mul(n.weight_row, const(r)), b.mul(n.weight_column, const(s)))
-                  for r in range(rows) for s in range(columns)}  # fmt: skip
-        self.sums = {tap: self.variable() for tap in places}
-        for tap, place in places.items():
-            b.store(self.read(self.memory, place, None), self.sums[tap])
-        self.total = self.variable()
-        b.store(self.read(self.bias, const(0), None), self.total)
-        step = b.mul(n.every, const(block))
-        behind = b.sub(step, n.every)
-        whole = cgutils.alloca_once_value(b, n.first)
-        with cgutils.for_range_slice(b, n.first, b.sub(n.end, behind), step, _INT) as (i, _):
-            self._rows(i, block, rows, columns)
-            b.store(b.add(i, step), whole)
-        with cgutils.for_range_slice(b, b.load(whole), n.end, n.every, _INT) as (i, _):
-            self._rows(i, 1, rows, columns)
-        for tap, place in places.items():
-            self.write(b.load(self.sums[tap]), self.memory, place, None)
-        with b.if_then(b.icmp_signed("!=", n.resume, const(0))):
-            self.write(b.load(self.total), self.bias, const(0), None)
-
-    def _rows(self, i, block, rows, columns):
-        b, n = self.builder, self.n
-        uses = {}
-        for k in range(block):
-            for r in range(rows):
-                uses.setdefault(k * self.down + r, []).append((k, r))
-        first = b.sub(b.mul(i, const(self.down)), n.top)
-        sources = self.rows_from(self.x, first, n.source_row, n.every, uses)
-        targets = self.rows_from(self.dy, i, n.target_row, n.every, range(block))
-        with cgutils.for_range_slice(b, n.column, n.last, const(self.lanes), _INT) as (j, _):
-            found = self.columns(j, self.down, columns)
-            there = self.inside(j, 1, n.target_columns)
-            found = [(start, masks, b.and_(used, there)) for start, masks, used in found]
-
-            def run(whole):
-                mask = None if whole else there
-                read = [(start, [None] * len(masks), None) if whole else (start, masks, used)
-                        for start, masks, used in found]  # fmt: skip
-                dy = [self.read(row, j, mask) for _, _, row in targets]
-                for value in dy:
-                    b.store(b.fadd(b.load(self.total), value), self.total)
-                for distance, row, pointer in sources:
-                    with b.if_then(b.icmp_unsigned("<", row, n.source_rows)):
-                        self._multiply(pointer, uses[distance], read, dy)
-
-            self.both_ways([used for _, _, used in found]
-                           + [mask for _, masks, _ in found for mask in masks], run)  # fmt: skip
-
-    def _multiply(self, row, uses, found, dy):
-        for s, (start, masks, used) in enumerate(found):
-            value = self.source(row, start, masks)
-            for k, r in uses:
-                total = self.sums[r, s]
-                result = self.fma(value, dy[k], self.builder.load(total), used)
-                self.builder.store(result, total)
-
-
-@intrinsic
-def filter_plane(typing, down, rows, columns, x, xo, sums, so, bias, bo, dy, yo, numbers):
-    """Adds a plane of dy times x to the vectors of a filter's sums, and of dy to bias if resume.
-
-    The sum of tap (r, s) lies at weight_row*r + weight_column*s behind so, and has one element
-    a lane.
-    """
-    if not isinstance(down, types.IntegerLiteral):
-        return None
-    i = types.intp
-    signature = types.void(down, i, i, x, i, sums, i, bias, i, dy, i, NUMBERS)
-
-    def generate(context, builder, signature, arguments):
-        _, rows, columns, *rest, numbers = arguments
-        x, sums, bias, dy = (pointer(context, builder, signature.args[3 + at], *rest[at : at + 2])
-                             for at in (0, 2, 4, 6))  # fmt: skip
-        numbers = cgutils.unpack_tuple(builder, numbers)
-        dtype = signature.args[9].dtype
-        emitter = _Filter(builder, dtype, numbers, x, sums, bias, dy, down.literal_value)
         switch(builder, rows, columns, emitter.emit)
         return context.get_dummy_value()
 
