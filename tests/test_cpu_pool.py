@@ -1,4 +1,4 @@
-"""The Numba pooling kernels against loops over windows, on every memory layout a caller can have."""
+"""The Numba pooling kernels against loops over windows, on every memory layout of a caller."""
 
 import functools
 import itertools

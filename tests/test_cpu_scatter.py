@@ -28,7 +28,8 @@ def test_the_bits_are_those_of_adding_one_after_the_other(shape, dtype):
     A, R, B, count = shape
     rng = np.random.default_rng(0)
     rows = rng.integers(0, R, count)
-    src = (rng.standard_normal((A, count, B)) * 10.0 ** rng.integers(-6, 6, (A, count, B))).astype(dtype)
+    src = rng.standard_normal((A, count, B)) * 10.0 ** rng.integers(-6, 6, (A, count, B))
+    src = src.astype(dtype)
     start = rng.standard_normal((A, R, B)).astype(dtype)
     expected = start.copy()
     for i, row in enumerate(rows):

@@ -39,7 +39,9 @@ def _element(context, dtype):
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        element = _I1 if kind.dtype == types.boolean else manager.lookup(kind.dtype).get_value_type()
+        element = _I1
+        if kind.dtype != types.boolean:
+            element = manager.lookup(kind.dtype).get_value_type()
         super().__init__(manager, kind, ir.VectorType(element, kind.count))
 
 
@@ -344,10 +346,13 @@ def beats(typing, new, old, last, omit):
             old_nan = compare["unordered"]("uno", old, old)
             to_last, leave = emit.splat(last), emit.splat(omit)
             above = compare["ordered"](">", new, old)
-            tie = builder.or_(compare["ordered"]("==", new, old), builder.and_(leave, builder.and_(new_nan, old_nan)))
+            both_nan = builder.and_(leave, builder.and_(new_nan, old_nan))
+            tie = builder.or_(compare["ordered"]("==", new, old), both_nan)
             wins = builder.or_(above, builder.and_(tie, to_last))
             over_nan = builder.select(
-                omit, builder.and_(old_nan, builder.not_(new_nan)), builder.and_(new_nan, builder.not_(old_nan))
+                omit,
+                builder.and_(old_nan, builder.not_(new_nan)),
+                builder.and_(new_nan, builder.not_(old_nan)),
             )
             return builder.or_(wins, over_nan)
 

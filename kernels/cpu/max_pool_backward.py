@@ -110,7 +110,10 @@ def _row_strip(dx, to, dy, at, winner, name, j, over, nothing, count, window, st
 @kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), triple, triple, triple, triple,
                       boolean, int64), variants=WITH_WINNER)  # fmt: skip
 def owed(dx, dy, winner, window, stride, dilation, before, across, pieces):
-    """dx; strips lie ``across`` the channels, or along the row; dy and winner have unit steps there."""
+    """dx; strips lie ``across`` the channels, or along the row.
+
+    dy and winner have unit steps there.
+    """
     N, C, D, H, W = dx.shape
     _, _, Z, P, Q = dy.shape
     channels = 1 if across else C

@@ -120,7 +120,8 @@ def add_rows(out, rows, src, way, pieces):
 def _way(geometry, threads):
     if threads == 1 or geometry.outer >= 4 * threads:
         return OUTER
-    if geometry.inner >= 1024 or (geometry.rows < 8 * threads and geometry.inner >= _WIDTH * threads):
+    few_rows = geometry.rows < 8 * threads and geometry.inner >= _WIDTH * threads
+    if few_rows or geometry.inner >= 1024:
         return COLUMNS
     return ROWS
 

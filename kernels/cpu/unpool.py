@@ -1,4 +1,4 @@
-"""Max unpooling: values go back to where their winners sat.  Windows may collide; the last stays."""
+"""Max unpooling: values go back to where their winners sat; of two that collide the last stays."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def first_bad_winner(found, winner, size, window, stride, dilation, before):
 
 @inlined
 def _any_above(winner, at, count, stride, taps):
-    """Does one of a run of winners name no tap?  The loop vectorises where they lie side by side."""
+    """Does one of a run of winners name no tap?  Vectorised where they lie side by side."""
     largest = np.int64(0)
     if stride == 1:
         for i in range(count):

@@ -26,7 +26,8 @@ def test_a_damaged_entry_is_compiled_again_and_replaced(tmp_path, damage):
     assert entries
     whole = {entry: entry.read_bytes() for entry in entries}
     for entry, data in whole.items():
-        entry.write_bytes({"truncated": data[:-100], "empty": b"", "foreign": b"hello" * 99}[damage])
+        damaged = {"truncated": data[:-100], "empty": b"", "foreign": b"hello" * 99}
+        entry.write_bytes(damaged[damage])
     processes.run(SMALL, NUMBA_CACHE_DIR=str(tmp_path))
     for entry, data in whole.items():
         assert entry.read_bytes()[:17] == data[:17] and entry.stat().st_size > len(data) // 2
