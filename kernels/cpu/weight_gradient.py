@@ -33,7 +33,7 @@ from .vectors import ITEMSIZE, LANES, copy_row, fill_row, finite_row
 BLOCK_BYTES = 1536 * 1024
 
 #: Pixels of a scratch: with one panel of dy beside it, it fits a 48 KiB L1.
-RUN_BYTES = 24 * 1024
+RUN_BYTES = 28 * 1024
 
 #: Pieces that the second step falls into, at least, where there is the work for it.
 PIECES = 16
@@ -44,6 +44,7 @@ class Reduction(NamedTuple):
 
     rows: int  # K of a group
     panel: int  # rows of a panel of dy
+    step: int  # between pixels of a panel: whole vectors, so that transposition needs no masks
     taps: int
     columns: int  # of a tile
     strips: int  # of (c, tap) columns, one tile wide, in a group
@@ -73,21 +74,23 @@ def build(axes, g, dtype, threads, budget) -> Program:
     """For ConvGeometry ``g``; ``budget`` is the number of bytes that x and dy may take."""
     columns, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    limit = min(BLOCK_BYTES, budget) // (item * (rows + channels))
+    panel = -(-rows // -(-rows // ROWS))
+    step = -(-panel // lanes) * lanes
+    dy_row = -(-rows // panel) * step
+    limit = min(BLOCK_BYTES, budget) // (item * (dy_row + channels))
     s, used = blocks(axes, g.batch, g.groups, channels, dtype, limit, 1)
     (_, _, offsets), = tap_offsets(axes, used, s)
     table = [c * s.plane + offset for c in range(channels) for offset in offsets]
     strips = -(-len(table) // columns)
     table += table[-1:] * (strips * columns - len(table))
-    panel = -(-rows // -(-rows // ROWS))
     pixels = s.images * math.prod((s.block_d, s.block_h, s.block_w))
     run = RUN_BYTES // (item * columns)
     parts = min(-(-PIECES // strips), -(-pixels // run)) if strips < PIECES else 1
     dy_at = lanes + channels * s.plane + 2 * columns
-    sums_at = dy_at + -(-rows * pixels // lanes) * lanes
+    sums_at = dy_at + dy_row * pixels
     slots_at = sums_at + parts * strips * columns * rows
     reduction = Reduction(
-        rows, panel, len(offsets), columns, strips, parts, run, pixels, threads,
+        rows, panel, step, len(offsets), columns, strips, parts, run, pixels, threads,
         dy_at, sums_at, slots_at,
     )  # fmt: skip
     size = slots_at + threads * run * columns
@@ -130,10 +133,9 @@ def reduce(dw, dy, x, work, table, used, steps, s, p):
                     fill(work, s.lanes + c * s.plane, x, used, g * s.channels + c,
                          min(s.lanes, s.channels - c), n0, images, d0, h0, w0, s)  # fmt: skip
                 else:
-                    k = (task - sets) * p.panel
-                    _fill_panel(work, dy, g, k, n0, images, d0, h0, w0, s, p)
-                    rows = min(p.panel, p.rows - k)
-                    if not finite_row(work, p.dy_at + k * p.pixels, rows * pixels):
+                    panel = task - sets
+                    _fill_panel(work, dy, g, panel, n0, images, d0, h0, w0, s, p)
+                    if not finite_row(work, p.dy_at + panel * p.pixels * p.step, pixels * p.step):
                         infinite += 1
             tasks = p.strips * p.parts
             for slot in prange(p.slots):
@@ -146,29 +148,32 @@ def reduce(dw, dy, x, work, table, used, steps, s, p):
 
 
 @helper
-def _fill_panel(work, dy, g, k, n0, images, d0, h0, w0, s, p):
-    """One panel of a block of dy: [pixel][row]."""
-    rows, lanes = min(p.panel, p.rows - k), s.lanes
+def _fill_panel(work, dy, g, panel, n0, images, d0, h0, w0, s, p):
+    """One panel of a block of dy: [pixel][row], with rows of the next panel up to p.step."""
+    k = panel * p.panel
+    rows = min(p.step, p.rows - k)
     depth, height = min(s.block_d, s.span_d - d0), min(s.block_h, s.span_h - h0)
     width = min(s.block_w, s.span_w - w0)
-    to = p.dy_at + k * p.pixels
+    to = p.dy_at + panel * p.pixels * p.step
     k_step, w_step = step(dy, 1), step(dy, 4)
+    if rows < p.step:
+        fill_row(work, to, dy.dtype.type(0), images * depth * height * width * p.step)
     for i in range(images):
         for z in range(d0, d0 + depth):
             for y in range(h0, h0 + height):
                 start = ((n0 + i) * step(dy, 0) + (g * p.rows + k) * k_step + z * step(dy, 2)
                          + y * step(dy, 3) + w0 * w_step)  # fmt: skip
                 if w_step == 1:
-                    transpose(work, to, rows, dy, start, k_step, rows, width, lanes)
+                    transpose(work, to, p.step, dy, start, k_step, rows, width, s.lanes)
                 elif k_step == 1:
                     for q in range(width):
-                        copy_row(work, to + q * rows, dy, start + q * w_step, rows)
+                        copy_row(work, to + q * p.step, dy, start + q * w_step, rows)
                 else:
                     for q in range(width):
                         for r in range(rows):
                             value = load(dy, start + q * w_step + r * k_step)
-                            store(work, to + q * rows + r, value)
-                to += width * rows
+                            store(work, to + q * p.step + r, value)
+                to += width * p.step
 
 
 @helper
@@ -183,8 +188,10 @@ def _multiply(work, table, steps, slot, task, pixels, fresh, images, d0, h0, w0,
     if fresh:
         fill_row(work, sums, zero, p.rows * p.columns)
     first, end = pixels * part // p.parts, pixels * (part + 1) // p.parts
+    runs = (end - first + p.run - 1) // p.run  # of about the same length
+    longest = (end - first + runs - 1) // max(1, runs)
     while first < end:
-        run = min(p.run, end - first)
+        run = min(longest, end - first)
         at, pixel = 0, first
         while at < run:  # row by row
             q, row = pixel % width, pixel // width
@@ -198,8 +205,9 @@ def _multiply(work, table, steps, slot, task, pixels, fresh, images, d0, h0, w0,
             pixel += count
         for k in range(0, p.rows, p.panel):
             rows = min(p.panel, p.rows - k)
-            tile(rows, work, p.dy_at + k * p.pixels + first * rows, rows, work, scratch,
-                 steps, 0, run, work, sums + k * p.columns, p.columns, work, 0, 1)  # fmt: skip
+            dy = p.dy_at + (k // p.panel * p.pixels + first) * p.step
+            tile(rows, work, dy, p.step, work, scratch, steps, 0, run,
+                 work, sums + k * p.columns, p.columns, work, 0, 1)  # fmt: skip
         first += run
 
 
