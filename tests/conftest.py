@@ -44,6 +44,12 @@ def pytest_configure(config):
         raise pytest.UsageError(f"GRADROUTE_REQUIRE names no backend: {sorted(unknown)}")
 
 
+def pytest_collection_finish(session):
+    alone = not hasattr(session.config, "workerinput")  # pytest-xdist keeps every core busy
+    if alone and sum("cuda" in item.nodeid for item in session.items) > 100:
+        cuda_on_cpu.build_ahead()
+
+
 def reason_missing(name):
     """Why a backend cannot run here, or None."""
     try:

@@ -19,7 +19,9 @@ __device__ accum sigmoid(accum v) {
   const accum small = exponential(-magnitude(v));  // never overflows
   return (v < 0 ? small : (accum)1) / (1 + small);
 }
-__device__ accum normal_cdf(accum v) { return (1 + error_function(v * (accum)0.70710678118654752)) / 2; }
+__device__ accum normal_cdf(accum v) {
+  return (1 + error_function(v * (accum)0.70710678118654752)) / 2;
+}
 __device__ accum normal_density(accum v) {
   return exponential(-v * v / 2) * (accum)0.39894228040143268;
 }
@@ -31,7 +33,8 @@ __device__ accum value_at(int name, accum v, accum leaky_slope, accum elu_alpha)
     case ELU: return v > 0 ? v : elu_alpha * exponential_less_1(v);
     case SIGMOID: return sigmoid(v);
     case TANH: return hyperbolic_tangent(v);
-    case SOFTPLUS: return (v > 0 || v != v ? v : (accum)0) + log_of_1_plus(exponential(-magnitude(v)));
+    case SOFTPLUS:
+      return (v > 0 || v != v ? v : (accum)0) + log_of_1_plus(exponential(-magnitude(v)));
     case GELU: return v * normal_cdf(v);
     default: return v * sigmoid(v);  // SILU
   }

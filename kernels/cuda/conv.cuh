@@ -33,10 +33,11 @@ __device__ Line line_of(const Axis& a, bool transposed, offset residue) {
   if (!transposed)
     return {(offset)a.out, 0, 1, window, 0, 1, -(offset)a.before, stride, dilation, (offset)a.size};
   const offset divisor = common_divisor(stride, dilation);
-  const offset from = residue + (offset)a.before;  // tap t is one of ours if stride | from - t*dilation
-  Line l = {((offset)a.size - 1 - residue) / stride + 1, residue, stride, 0, 0, stride / divisor, 0, 1,
-            -(dilation / divisor), (offset)a.out};
-  while (l.tap_first < l.tap_step && l.tap_first < window && (from - l.tap_first * dilation) % stride)
+  const offset from = residue + (offset)a.before;  // tap t is ours if stride | from - t*dilation
+  Line l = {((offset)a.size - 1 - residue) / stride + 1, residue, stride, 0, 0,
+            stride / divisor, 0, 1, -(dilation / divisor), (offset)a.out};
+  while (l.tap_first < l.tap_step && l.tap_first < window &&
+         (from - l.tap_first * dilation) % stride)
     ++l.tap_first;
   if (l.tap_first < l.tap_step && l.tap_first < window) {
     l.taps = (window - 1 - l.tap_first) / l.tap_step + 1;
@@ -57,7 +58,8 @@ __device__ __forceinline__ Lines lines_of(const Conv& g, offset residue_class) {
 
 // Output u of a class as a place in the whole result, channel 0.
 __device__ __forceinline__ Point place_of(const Lines& l, const Point& u) {
-  return {u.n, 0, l.d.first + u.d * l.d.step, l.h.first + u.h * l.h.step, l.w.first + u.w * l.w.step};
+  return {u.n, 0, l.d.first + u.d * l.d.step, l.h.first + u.h * l.h.step,
+          l.w.first + u.w * l.w.step};
 }
 
 __device__ __forceinline__ bool within(offset i, offset size) { return i >= 0 && i < size; }

@@ -14,7 +14,8 @@ extern "C" __global__ void conv_direct(real* __restrict__ out, Strides os,
     const offset stride_d = transposed ? (offset)g.d.stride : 1,
                  stride_h = transposed ? (offset)g.h.stride : 1,
                  stride_w = transposed ? (offset)g.w.stride : 1;
-    const Lines l = {line_of(g.d, transposed, o.d % stride_d), line_of(g.h, transposed, o.h % stride_h),
+    const Lines l = {line_of(g.d, transposed, o.d % stride_d),
+                     line_of(g.h, transposed, o.h % stride_h),
                      line_of(g.w, transposed, o.w % stride_w)};
     accum sum = direct_sum(source, ss, w, ws, g, l, o.n, o.c / (offset)g.out_channels,
                            o.c % (offset)g.out_channels, o.d / stride_d, o.h / stride_h,
@@ -26,8 +27,8 @@ extern "C" __global__ void conv_direct(real* __restrict__ out, Strides os,
 
 // dw: one block per (k, c, t, r, s); its threads share out the pixels and add up in a tree.
 extern "C" __global__ void __launch_bounds__(128)
-conv_direct_filter(real* __restrict__ dw, WeightStrides ws, const real* __restrict__ dy, Strides dys,
-                   const real* __restrict__ x, Strides xs, Conv g) {
+conv_direct_filter(real* __restrict__ dw, WeightStrides ws, const real* __restrict__ dy,
+                   Strides dys, const real* __restrict__ x, Strides xs, Conv g) {
   GR_SHARED(accum, part, [128]);
   const Point f = unflatten((offset)blockIdx.x, g.channels, g.d.window, g.h.window, g.w.window);
   const offset group = f.n / (offset)g.out_channels, k = f.n % (offset)g.out_channels;

@@ -50,9 +50,11 @@ conv_filter(accum* __restrict__ partial, const real* __restrict__ dy, Strides dy
   const real* image = x + group * (offset)g.channels * (offset)xs.c;
 
   for (int n = tid; n < TILE_N; n += THREADS) {  // column (c, t, r, s), as dw lies in memory
-    const Point f = unflatten(n0 + n < width ? n0 + n : 0, g.channels, g.d.window, g.h.window, g.w.window);
+    const Point f =
+        unflatten(n0 + n < width ? n0 + n : 0, g.channels, g.d.window, g.h.window, g.w.window);
     Column e;
-    e.d = f.d * (offset)g.d.dilation, e.h = f.h * (offset)g.h.dilation, e.w = f.w * (offset)g.w.dilation;
+    e.d = f.d * (offset)g.d.dilation, e.h = f.h * (offset)g.h.dilation;
+    e.w = f.w * (offset)g.w.dilation;
     e.x = f.c * (offset)xs.c + e.d * (offset)xs.d + e.h * (offset)xs.h + e.w * (offset)xs.w;
     columns[n] = e;
   }

@@ -24,7 +24,7 @@ pack_image(real* __restrict__ packed, const real* __restrict__ source, Strides s
   const offset p0 = (offset)blockIdx.x / (offset)channel_tiles * TILE;
   const offset c0 = (offset)blockIdx.x % (offset)channel_tiles * TILE;
 #pragma unroll
-  for (int i = y; i < TILE; i += ROWS) {  // neighbouring threads: pixels, or channels if those are dense
+  for (int i = y; i < TILE; i += ROWS) {  // neighbouring threads: whichever axis is dense
     const int dp = pixels_first ? x : i, dc = pixels_first ? i : x;
     const offset pixel = p0 + dp, column = c0 + dc;
     const offset group = column / (offset)padded, c = column % (offset)padded;
@@ -50,7 +50,8 @@ extern "C" __global__ void pack_filters(real* __restrict__ packed, const real* _
                                         WeightStrides ws, Conv g, wide padded, wide total) {
   GR_EACH(i, total) {
     const offset c = i % (offset)padded;
-    const Point f = unflatten(i / (offset)padded, g.out_channels, g.d.window, g.h.window, g.w.window);
+    const Point f =
+        unflatten(i / (offset)padded, g.out_channels, g.d.window, g.h.window, g.w.window);
     real v = rounded<real>(0);
     if (c < (offset)g.channels)
       v = w[f.n * (offset)ws.group + f.c * (offset)ws.out + c * (offset)ws.channel +

@@ -22,7 +22,7 @@ struct Cursor {
     }
   }
 };
-struct Pixel { offset source, z, p, q; };  // of its first tap; source in elements of the packed array
+struct Pixel { offset source, z, p, q; };  // of its first tap
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 conv_tensor(real* __restrict__ out, Strides os, const real* __restrict__ source, Strides ss,
@@ -65,7 +65,8 @@ conv_tensor(real* __restrict__ out, Strides os, const real* __restrict__ source,
 
   auto load = [&](int stage) {
     const bool any = next.t < l.d.taps && l.h.taps > 0 && l.w.taps > 0;
-    const offset dz = next.t * l.d.tap_move, dp = next.r * l.h.tap_move, dq = next.s * l.w.tap_move;
+    const offset dz = next.t * l.d.tap_move, dp = next.r * l.h.tap_move;
+    const offset dq = next.s * l.w.tap_move;
 #pragma unroll
     for (int i = 0; i < LOADS_M; ++i) {
       const int m = tid / VECTORS + i * (THREADS / VECTORS);
@@ -78,16 +79,17 @@ conv_tensor(real* __restrict__ out, Strides os, const real* __restrict__ source,
                : 0;
       copy_async_16(&pixels[stage][m][mine * 4], packed_source + from, read ? 16 : 0);
     }
-    const offset tap = ((l.d.tap_first + next.t * l.d.tap_step) * (offset)g.h.window + l.h.tap_first +
-                        next.r * l.h.tap_step) * (offset)g.w.window + l.w.tap_first +
-                       next.s * l.w.tap_step;
+    const offset t = l.d.tap_first + next.t * l.d.tap_step;
+    const offset r = l.h.tap_first + next.r * l.h.tap_step;
+    const offset s = l.w.tap_first + next.s * l.w.tap_step;
+    const offset tap = (t * (offset)g.h.window + r) * (offset)g.w.window + s;
 #pragma unroll
     for (int i = 0; i < LOADS_N; ++i) {
       const int n = tid / VECTORS + i * (THREADS / VECTORS);
       const bool read = any && k0 + n < (offset)g.out_channels;
-      const offset from =
-          read ? ((group * (offset)g.out_channels + k0 + n) * taps_all + tap) * (offset)padded + next.c
-               : 0;
+      const offset place = ((group * (offset)g.out_channels + k0 + n) * taps_all + tap) *
+                           (offset)padded;
+      const offset from = read ? place + next.c : 0;
       copy_async_16(&filters[stage][n][mine * 4], packed_w + from, read ? 16 : 0);
     }
     next.advance(TILE_K, (offset)padded, l);
@@ -155,7 +157,8 @@ conv_tensor(real* __restrict__ out, Strides os, const real* __restrict__ source,
   for (int bit = 0; again; ++bit, again >>= 1) {
     if (!(again & 1)) continue;
     const int e = bit % 4, j = bit / 4 % 4, i = bit / 16;
-    const Point u = unflatten(m0 + wm + i * 16 + in_8 + e / 2 * 8, 1, l.d.count, l.h.count, l.w.count);
+    const offset m = m0 + wm + i * 16 + in_8 + e / 2 * 8;
+    const Point u = unflatten(m, 1, l.d.count, l.h.count, l.w.count);
     const offset k = k0 + wn + j * 8 + in_4 * 2 + e % 2;
     const offset channel = group * (offset)g.out_channels + k;
     const float b = bias ? widen(bias[channel]) : 0.0f;

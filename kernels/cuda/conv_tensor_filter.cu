@@ -54,7 +54,8 @@ conv_tensor_filter(float* __restrict__ partial, const real* __restrict__ packed_
       const bool read = start + k < end && my_filter < (offset)padded_k;
       const offset from =
           read ? ((start + k) * (offset)g.groups + group) * (offset)padded_k + my_filter : 0;
-      copy_async_16(&gradients[stage][k][tid % VECTORS_M * VECTOR], packed_dy + from, read ? 16 : 0);
+      copy_async_16(&gradients[stage][k][tid % VECTORS_M * VECTOR], packed_dy + from,
+                    read ? 16 : 0);
     }
 #pragma unroll
     for (int k = tid / VECTORS_N; k < TILE_K; k += THREADS / VECTORS_N) {

@@ -54,7 +54,8 @@ GR_MMA(mma_b16, "m16n8k16.row.col.f32.bf16.bf16.f32")
 // 16 bytes from global to shared memory, in the background; the bytes past `valid` become 0.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global, int valid) {
   const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(global), "r"(valid));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n"
+               :: "r"(to), "l"(global), "r"(valid));
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;\n"); }
 template <int N> __device__ __forceinline__ void copy_async_wait() {
@@ -77,7 +78,9 @@ template <> __device__ __forceinline__ f16 rounded<f16>(float v) { return narrow
 template <> __device__ __forceinline__ b16 rounded<b16>(float v) { return narrow_b16(v); }
 
 __device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
-__device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+__device__ __forceinline__ double multiply_add(double a, double b, double c) {
+  return fma(a, b, c);
+}
 
 #ifndef GR_REAL
 #define GR_REAL f32

@@ -45,4 +45,6 @@ __device__ __forceinline__ offset tap_of(const Axis& a, offset i, offset o) {
 __device__ __forceinline__ offset input_of(const Axis& a, offset o, offset tap) {
   return o * (offset)a.stride - (offset)a.before + tap * (offset)a.dilation;
 }
-__device__ __forceinline__ bool inside(const Axis& a, offset i) { return i >= 0 && i < (offset)a.size; }
+__device__ __forceinline__ bool inside(const Axis& a, offset i) {
+  return i >= 0 && i < (offset)a.size;
+}

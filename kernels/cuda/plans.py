@@ -185,7 +185,7 @@ def _conv(operation, geometry, dtype, precision, limit):
 
 
 def tiled_plan(operation, geometry, dtype, name, limit) -> Plan:
-    """The plan of conv_gather.cu or conv_filter.cu with the tile of that name, None for the best."""
+    """The plan of conv_gather.cu or conv_filter.cu with the named tile, None for the best."""
     pixels, out, source = conv_sizes(geometry, operation == "conv_dx")
     if operation != "conv_dw":
         name = name or tile_for(pixels, out, dtype)

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from .build import CompilerMissing, compiler
 from .module import ORDERS, KernelError
-from .runtime import HostRuntime
+from .runtime import HostRuntime, build_ahead
 
-__all__ = ["ORDERS", "HostRuntime", "KernelError", "reason_missing", "stand_in"]
+__all__ = ["ORDERS", "HostRuntime", "KernelError", "build_ahead", "reason_missing", "stand_in"]
 
 
 def reason_missing():

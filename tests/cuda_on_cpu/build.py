@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -29,6 +30,9 @@ _ENTRY = re.compile(
 )
 #: compilations are kept here between sessions
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradroute" / "cpu_runner"
+
+
+_making = {}  # path -> its lock
 
 
 class CompilerMissing(RuntimeError):
@@ -60,12 +64,13 @@ def _cached(name: str, key_parts, make) -> Path:
     """The file that ``make(path)`` writes, from the cache if the same one was made before."""
     key = hashlib.sha256("\0".join(map(str, key_parts)).encode()).hexdigest()[:24]
     path = CACHE / f"{name}-{key}"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            made = Path(folder) / "made"
-            make(made)
-            os.replace(made, path)
+    with _making.setdefault(path, threading.Lock()):  # not twice at once in this process
+        if not path.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+                made = Path(folder) / "made"
+                make(made)
+                os.replace(made, path)
     return path
 
 

@@ -149,7 +149,8 @@ class HostKernel:
             if arg is None:
                 return ctypes.c_void_p(0)
             if not isinstance(arg, DeviceArray):
-                raise KernelError(f"{self.name}: argument {i} is {type(arg).__name__}, not a device array")
+                given = type(arg).__name__
+                raise KernelError(f"{self.name}: argument {i} is {given}, not a device array")
             if not arg.size:
                 return ctypes.c_void_p(0)
             buffers.append(_Buffer(self.module.lib, arg, f"argument {i}", kind == "p"))

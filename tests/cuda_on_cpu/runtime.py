@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 
 from . import arrays, library
+from .build import CompileError, CompilerMissing, build
 from .module import HostModule
 
 
@@ -71,3 +74,19 @@ class HostRuntime:
             host(blocks, threads, args, order=self.order, seed=self.seed)
 
         return call
+
+
+def build_ahead():
+    """Starts compiling what a whole test run needs, on another core while the tests run."""
+
+    def work():
+        from gradroute.kernels.cuda import launch, plans
+
+        with contextlib.suppress(CompilerMissing, CompileError):  # the test that needs it will say
+            for dtype in launch.REALS:
+                for file, dtypes, variants in plans.COMPILATIONS:
+                    if dtype in dtypes:
+                        opts = launch.options(dtype, **variants[0])
+                        build(file, launch.source(file), launch.headers(), opts)
+
+    threading.Thread(target=work, daemon=True).start()
