@@ -125,13 +125,19 @@ def load(path) -> dict:
 
 
 def save(path, record: dict) -> None:
-    """Writes the record; infinite errors become null, so that it is JSON to everybody."""
+    """Writes the record; infinite errors become null, so that it is JSON to everybody.
+
+    The file is replaced as a whole: a run that is stopped leaves the one before.
+    """
     plain = {**record, "rows": [asdict(row) for row in record.get("rows", [])]}
     for row in plain["rows"]:
         for timing in row["timings"]:
             if timing["error"] is not None and not math.isfinite(timing["error"]):
                 timing["error"] = None
-    Path(path).write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    path = Path(path)
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    beside.replace(path)
 
 
 def merge(old: dict, new: dict) -> dict:
