@@ -22,6 +22,9 @@ from .vectors import ITEMSIZE, TARGET
 #: region takes about 3 microseconds, in which one core does some 100,000 of them.
 SERIAL_BELOW = 100_000
 
+#: Below this many multiply-adds the loops of direct.py are done before a product has packed.
+DIRECT_BELOW = 4_000
+
 #: Below this many multiply-adds cutting float32 into parts costs more than AMX saves.
 AMX_ABOVE = 2_000_000
 
@@ -44,17 +47,19 @@ def plan(operation, geometry, dtype, settings) -> Plan:
 
     ``geometry`` is the operation's geometry; an element count or a shape for those without one.
     """
-    threads = 1 if _work(geometry) < SERIAL_BELOW else settings.threads
+    work = _work(geometry)
+    threads = 1 if work < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
+    tiled = TARGET and work >= DIRECT_BELOW
     if _amx_serves(operation, geometry, dtype, settings):
         found = _amx(made, geometry, dtype, settings)
         if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
             return found
-    if operation in ("conv_forward", "conv_dx") and TARGET:
+    if operation in ("conv_forward", "conv_dx") and tiled:
         made = _implicit_gemm(made, geometry, dtype, settings)
-    if operation == "conv_dw" and TARGET:
+    if operation == "conv_dw" and tiled:
         made = _weight_gradient(made, geometry, dtype, settings)
-    if operation == "matmul" and TARGET:
+    if operation == "matmul" and tiled:
         made = _matmul(made, geometry, dtype, settings)
     if operation in ("conv_forward", "conv_dx", "conv_dw") and depthwise.serves(geometry):
         made = _depthwise(made, geometry, dtype, settings)
