@@ -68,7 +68,7 @@ def main() -> int:
     print("\n".join(lines.closing(rows)))
     print(
         f"{len(rows)} cases, {options.dtype}, {options.threads} threads each, ours {options.layout}"
-        f" on {options.backend}, median of at least 3 calls, {time.perf_counter() - start:.0f} s"
+        f" on {options.backend}, median of at least 5 calls, {time.perf_counter() - start:.0f} s"
     )
     if options.json:
         save(options.json, merge(load(options.json), {"rows": rows}))

@@ -56,18 +56,19 @@ def error_to(wanted: list[np.ndarray], got: list[np.ndarray]) -> float:
     return worst
 
 
-def alternate(calls: list, seconds: float, least: int = 3, most: int = 1000) -> list[list[float]]:
+def alternate(calls: list, seconds: float, least: int = 5, most: int = 1000) -> list[list[float]]:
     """Times of each call, in seconds; the calls take turns until ``seconds`` have passed.
 
     Each timed call comes right after an untimed one of its own side: worker threads that the
     other side left spinning, and caches that it filled, are then gone.  Every second round goes
-    backwards, so that no side always follows the same one.  Each side is timed ``least`` times
-    at least, but one that has taken far longer than its share is not waited for again.
+    backwards, so that no side always follows the same one.  Each side goes on until it has used
+    its share of ``seconds``, and is timed ``least`` times at least; but one that has taken far
+    longer than its share is not waited for again.
     """
     times = [[] for _ in calls]
     clock = time.perf_counter
-    end = clock() + seconds
-    patience = max(0.5, 5 * seconds)
+    share = seconds / max(1, len(calls))
+    patience = max(0.3, 5 * share)
     waiting = list(range(len(calls)))
     while waiting:
         for side in waiting:
@@ -76,12 +77,11 @@ def alternate(calls: list, seconds: float, least: int = 3, most: int = 1000) -> 
             start = clock()
             call()
             times[side].append(clock() - start)
-        now = clock()
         waiting = [
             side
             for side in reversed(waiting)
-            if 2 * sum(times[side]) < patience
-            and (len(times[side]) < least or (now < end and len(times[side]) < most))
+            if (2 * sum(times[side]) < share and len(times[side]) < most)
+            or (2 * sum(times[side]) < patience and len(times[side]) < least)
         ]
     return times
 
