@@ -11,6 +11,7 @@ every sum has one owner and one order.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -130,8 +131,10 @@ def run(dw, dy, x, plan, workspace) -> bool:
 
 def _places(dw):
     """Where the taps of one filter lie in dw, in elements."""
-    window = np.indices(dw.shape[2:]).reshape(3, -1)
-    return (np.array(dw.strides[2:]) // dw.itemsize) @ window
+    steps = [stride // dw.itemsize for stride in dw.strides[2:]]
+    axes = [[i * step for i in range(n)] for n, step in zip(dw.shape[2:], steps)]
+    taps = itertools.product(*axes)
+    return np.array([sum(tap) for tap in taps], np.int64)
 
 
 def _pieces(s):

@@ -1,0 +1,122 @@
+"""Convolutions on AMX tiles: float32's accuracy, and the data that must go another way.
+
+Skipped where the processor has no such tiles: there plans never choose them.
+"""
+
+import numpy as np
+import pytest
+
+import gradroute as gr
+from gradroute.kernels.cpu import amx
+
+pytestmark = pytest.mark.skipif(
+    not amx.available(), reason="this processor, or this system, offers no AMX tiles"
+)
+
+#: (N, C, H, W), (K, C/G, R, S), options: each has enough to multiply, and fills the tiles
+CASES = {
+    "same": ((2, 32, 20, 20), (64, 32, 3, 3), {"padding": 1}),
+    "strided": ((2, 64, 25, 25), (64, 64, 3, 3), {"stride": 2, "padding": 1}),
+    "stride beyond the window": ((2, 64, 60, 60), (64, 64, 3, 3), {"stride": 5}),
+    "dilated groups": ((2, 64, 15, 17), (64, 32, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
+    "pointwise, images run on": ((3, 128, 9, 9), (96, 128, 1, 1), {}),
+    "more weights than pixels": ((2, 256, 3, 3), (128, 256, 3, 3), {"padding": 1}),
+    "uneven padding": ((1, 32, 21, 33), (48, 32, 3, 5), {"padding": ((0, 2), (3, 1))}),
+    "three axes": ((1, 32, 5, 9, 8), (32, 32, 2, 3, 3), {"padding": 1}),
+}
+
+
+def arrays(name, seed=0):
+    x_shape, w_shape, options = CASES[name]
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal(x_shape).astype(np.float32)
+    w = generator.standard_normal(w_shape).astype(np.float32)
+    return x, w, options
+
+
+def everything(x, w, options, layout="channels_first"):
+    y = gr.conv(x, w, layout=layout, **options)
+    dy = np.cos(np.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+    return (y, *gr.conv_backward(dy, x, w, layout=layout, **options))
+
+
+def error(found, exact):
+    return np.linalg.norm(found - exact) / np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_error_is_that_of_a_direct_float32_sum(name):
+    x, w, options = arrays(name)
+    for operation in ("conv", "conv_dx", "conv_dw"):
+        assert gr.plan(operation, x, w, **options).algorithm == "amx"
+    with gr.config(backend="reference"):
+        exact = everything(x.astype(np.float64), w.astype(np.float64), options)
+    with gr.config(precision="strict"):
+        direct = everything(x, w, options)
+    for found, plain, right in zip(everything(x, w, options), direct, exact):
+        assert error(found, right) <= max(2 * error(plain, right), 2e-7)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_channels_last_gives_the_same(name):
+    x, w, options = arrays(name)
+    y, dx, dw, _ = everything(x, w, options)
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    np.testing.assert_array_equal(
+        np.moveaxis(gr.conv(last, w, layout="channels_last", **options), -1, 1), y
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_and_two_threads_give_the_same_bits(name):
+    x, w, options = arrays(name)
+    with gr.config(threads=1):
+        one = everything(x, w, options)
+    for alone, shared in zip(one, everything(x, w, options)):
+        np.testing.assert_array_equal(alone, shared)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("where", ["x", "w"])
+def test_numbers_that_are_not_finite_reach_what_a_direct_sum_gives_them_to(value, where):
+    x, w, options = arrays("same")
+    (x if where == "x" else w)[1, 3, 1, 2] = value
+    with gr.config(backend="reference"):
+        right = everything(x, w, options)
+    for found, wanted in zip(everything(x, w, options), right):
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+        np.testing.assert_array_equal(np.isposinf(found), np.isposinf(wanted))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-36, 3e38])
+def test_extreme_scales_keep_their_accuracy(scale):
+    x, w, options = arrays("same")
+    x = np.clip(x, -1, 1) * np.float32(scale)
+    w = w * np.float32(1e-3)
+    with gr.config(backend="reference"):
+        exact = gr.conv(x.astype(np.float64), w.astype(np.float64), **options)
+    assert error(gr.conv(x, w, **options), exact) < 1e-6
+
+
+def test_integers_are_multiplied_exactly():
+    generator = np.random.default_rng(0)
+    x = generator.integers(-1000, 1000, (1, 32, 16, 16)).astype(np.float32)
+    w = generator.integers(-7, 8, (64, 32, 3, 3)).astype(np.float32)
+    with gr.config(backend="reference"):
+        exact = gr.conv(x.astype(np.float64), w.astype(np.float64), padding=1)
+    np.testing.assert_array_equal(gr.conv(x, w, padding=1), exact)
+
+
+def test_strict_and_float64_do_not_use_them():
+    x, w, options = arrays("same")
+    with gr.config(precision="strict"):
+        assert gr.plan("conv", x, w, **options).algorithm != "amx"
+    assert gr.plan("conv", x.astype(float), w.astype(float), **options).algorithm != "amx"
+
+
+def test_a_workspace_limit_below_what_they_need_takes_another_way():
+    x, w, options = arrays("same")
+    y = gr.conv(x, w, **options)
+    with gr.config(workspace_limit=gr.plan("conv", x, w, **options).workspace_bytes - 1):
+        assert gr.plan("conv", x, w, **options).algorithm != "amx"
+        assert error(gr.conv(x, w, **options), y) < 1e-6
