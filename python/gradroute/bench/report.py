@@ -172,13 +172,15 @@ def _scaling(found: dict, picture: str) -> list[str]:
 
 def _limits(record: dict) -> list[str]:
     settings = record.get("settings", {})
+    own = (t.calls for row in record["rows"] for t in row.timings if t.side == OURS and t.calls)
+    fewest = min(own, default=0)
     return [
         "## How it was measured, and its limits", "",
         "One process; the sides take turns. Every result is checked against float64 before it is "
         "timed (relative L2 error at most 1e-5 in float32), and each timed call comes right after an "
-        "untimed one of its own side. A time is the median of the rounds that fit into about "
-        f"{settings.get('seconds', '?')} s a case, at least 5; a side that needs far longer than its "
-        f"share is timed less often. {settings.get('threads', '?')} threads on every side. Inputs are "
+        f"untimed one of its own side. A time is the median of {fewest} calls or more, as many as fit "
+        f"into a share of about {settings.get('seconds', '?')} s a case; a side that needs far longer "
+        f"is timed less often. {settings.get('threads', '?')} threads on every side. Inputs are "
         "C-contiguous NCHW for all but PyTorch channels_last, whose images and weights are "
         "converted beforehand. Backward passes are asked for one gradient at a time.", "",
         "The machine is a small virtual one that shares its processor with others, and the run was "
