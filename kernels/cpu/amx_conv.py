@@ -118,7 +118,8 @@ def convolve(v, u, work, shapes, bias, table, phases, pairs, used, tasks, s, p):
         begin(shapes)
         buffer = p.slots_at + slot * p.slot
         flags = p.flags_at + slot * FLAGS
-        fill_row(work, buffer + p.together * s.plane, work.dtype.type(0), 2 * s.plane)
+        # between and behind the rows too: what an earlier call left there is not this one's scale
+        fill_row(work, buffer, work.dtype.type(0), (p.together + 2) * s.plane)
         for task in range(slot * shares // p.slots, (slot + 1) * shares // p.slots):
             g, n0, images, d0, h0, w0 = locate(task % tasks, s)
             split = task // tasks
