@@ -24,17 +24,14 @@ from .ops.conv import (
 )
 from .ops.matmul import linear, linear_backward, matmul, matmul_backward
 from .ops.plan import plan
-from .ops.pool import (
-    avg_pool,
-    avg_pool_backward,
+from .ops.pool import avg_pool, avg_pool_backward, max_pool, max_pool_backward
+from .ops.scatter import scatter_add
+from .ops.unpool import (
     index_to_winner,
-    max_pool,
-    max_pool_backward,
     max_unpool,
     max_unpool_backward,
     winner_to_index,
 )
-from .ops.scatter import scatter_add
 
 # At the end: the package gradroute.explain holds the function of that name, which must win.
 from .explain import compare, explain, route, shared  # noqa: E402

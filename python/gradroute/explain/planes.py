@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradroute.errors import IndexRangeError
-from gradroute.geometry import integer
+from gradroute.options import integer
 
 from .text import coloured, joined, terminal_width, wrapped
 

@@ -12,12 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradroute.geometry import (
-    conv_geometry,
-    conv_transpose_geometry,
-    lift,
-    pool_geometry,
-)
+from gradroute.geometry import conv_geometry, conv_transpose_geometry, pool_geometry
+from gradroute.options import lift
 
 from .trace import host, reals
 

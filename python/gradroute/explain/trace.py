@@ -13,7 +13,7 @@ import numpy as np
 import gradroute as gr
 from gradroute import dispatch
 from gradroute.errors import ArgumentTypeError, ArgumentValueError, IndexRangeError
-from gradroute.geometry import integer
+from gradroute.options import integer
 
 INPUT = "input"
 ELEMENT_WISE = ("activate", "flatten")

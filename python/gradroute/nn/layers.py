@@ -15,7 +15,7 @@ import numpy as np
 
 import gradroute as gr
 from gradroute.errors import ArgumentValueError
-from gradroute.geometry import integer, padding_pairs, per_axis
+from gradroute.options import integer, padding_pairs, per_axis
 from gradroute.kernels.contract import ACTIVATIONS, SLOPE_FROM_OUTPUT
 
 from .base import Layer, choice, flag

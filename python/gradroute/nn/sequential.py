@@ -15,7 +15,7 @@ from gradroute.errors import (
     BackendError,
     GradrouteError,
 )
-from gradroute.geometry import integer
+from gradroute.options import integer
 
 from . import weights
 from .base import Layer

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import dispatch
 from ..errors import ArgumentTypeError, ArgumentValueError, IndexRangeError
+from ..options import integer
 
 _LAYOUTS = ("channels_first", "channels_last")
 _TO_FIRST = {n: (0, n - 1, *range(1, n - 1)) for n in (3, 4, 5)}
@@ -55,8 +56,6 @@ def given_shape(x_shape, layout) -> tuple:
         shape = tuple(x_shape)
     except TypeError:
         raise ArgumentTypeError(f"x_shape must be a sequence of integers, got {x_shape!r}") from None
-    from ..geometry import integer
-
     return image_shape(tuple(integer(n, "x_shape", at_least=0) for n in shape), "x_shape", layout)
 
 

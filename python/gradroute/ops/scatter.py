@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from ..errors import ArgumentTypeError, ArgumentValueError
-from ..geometry import ScatterGeometry, integer
+from ..geometry import ScatterGeometry
+from ..options import integer
 from .call import Call, overlaps_itself
 from .checks import check_shape, integer_array, refuse_bad_values
 from .indices import carried
