@@ -40,17 +40,17 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     work = workspace[: program.size].view("float32")
     s, p = program.blocks, program.product
     work[: p.packed_at] = 0
-    pack("float32", plan.threads, work, w, program.sources, program.runs, s.groups, p)
+    pack("float32", plan.threads, work, w, program.sources, s.groups, p)
     convolve("float32", plan.threads, v, u, work, SHAPES, bias, program.table, program.phases,
-             program.pairs, program.used, count(s), s, p)  # fmt: skip
+             program.used, count(s), s, p)  # fmt: skip
     flags = work[p.flags_at : p.packed_at].reshape(-1, FLAGS)
     broken, weight, source = flags[:, :3].max(axis=0)
     return not (broken or 0 < weight < TINY or 0 < source < TINY)
 
 
-@kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 3), array(int64, 1), int64, PRODUCT),
+@kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 2), int64, PRODUCT),
         variants=("float32",) if available() else ())  # fmt: skip
-def pack(work, w, sources, runs, groups, p):
+def pack(work, w, sources, groups, p):
     """w (G, rows, channels, T, R, S) -> [G][panel][step][part][SIDE rows][DEPTH]."""
     tasks = groups * p.panels * p.steps
     for slot in prange(p.slots):
@@ -61,14 +61,11 @@ def pack(work, w, sources, runs, groups, p):
             g, panel, k = task // p.steps // p.panels, task // p.steps % p.panels, task % p.steps
             start = g * step(w, 0) + panel * SIDE * step(w, 1)
             rows = min(SIDE, p.rows - panel * SIDE)
-            if rows < SIDE or runs[k] < DEPTH:
+            if rows < SIDE or sources[k, 1] < DEPTH:
                 fill_row(work, scratch, work.dtype.type(0), SIDE * DEPTH)
-            if runs[k]:
-                at = (start + sources[k, 0, 0] * step(w, 2) + sources[k, 0, 1] * step(w, 3)
-                      + sources[k, 0, 2] * step(w, 4) + sources[k, 0, 3] * step(w, 5))  # fmt: skip
-                _square(work, scratch, w, at, rows, runs[k], p)
-            else:
-                _scattered(work, scratch, w, start, rows, sources, k)
+            at = (start + sources[k, 0] * step(w, 2) + sources[k, 2] * step(w, 3)
+                  + sources[k, 3] * step(w, 4) + sources[k, 4] * step(w, 5))  # fmt: skip
+            _square(work, scratch, w, at, rows, sources[k, 1], p)
             to = 4 * p.packed_at + task * STEP_BYTES
             for i in range(SIDE):
                 size = split_row(work, scratch + i * DEPTH, to + i * (2 * DEPTH),
@@ -96,22 +93,10 @@ def _square(work, scratch, w, start, rows, channels, p):
                 store(work, scratch + i * DEPTH + c, load(w, start + i * row + c * channel))
 
 
-@helper
-def _scattered(work, scratch, w, start, rows, sources, k):
-    """scratch[i, j] = the weight of row i that term j of step k names."""
-    for j in range(DEPTH):
-        if sources[k, j, 0] >= 0:
-            at = (start + sources[k, j, 0] * step(w, 2) + sources[k, j, 1] * step(w, 3)
-                  + sources[k, j, 2] * step(w, 4) + sources[k, j, 3] * step(w, 5))  # fmt: skip
-            for i in range(rows):
-                store(work, scratch + i * DEPTH + j, load(w, at + i * step(w, 1)))
-
-
 @kernel(lambda F: (out(F, 5), array(F, 5), out(F, 1), array("uint8", 1), array(F, 1),
-                   array(int64, 1), array(int64, 2), array(int64, 2), array(int64, 2),
-                   int64, BLOCKS, PRODUCT),
+                   array(int64, 1), array(int64, 2), array(int64, 2), int64, BLOCKS, PRODUCT),
         variants=("float32",) if available() else ())  # fmt: skip
-def convolve(v, u, work, shapes, bias, table, phases, pairs, used, tasks, s, p):
+def convolve(v, u, work, shapes, bias, table, phases, used, tasks, s, p):
     """v = the packed weights over u; each slot is one thread's share of blocks and panels."""
     shares = tasks * p.splits
     for slot in prange(p.slots):
@@ -119,17 +104,16 @@ def convolve(v, u, work, shapes, bias, table, phases, pairs, used, tasks, s, p):
         buffer = p.slots_at + slot * p.slot
         flags = p.flags_at + slot * FLAGS
         # between and behind the rows too: what an earlier call left there is not this one's scale
-        fill_row(work, buffer, work.dtype.type(0), (p.together + 2) * s.plane)
+        fill_row(work, buffer, work.dtype.type(0), DEPTH * s.plane)
         for task in range(slot * shares // p.slots, (slot + 1) * shares // p.slots):
             g, n0, images, d0, h0, w0 = locate(task % tasks, s)
             split = task // tasks
-            for c in range(0, s.channels, p.together):
-                channels = min(p.together, s.channels - c)
+            for c in range(0, s.channels, DEPTH):
+                channels = min(DEPTH, s.channels - c)
                 fill(work, buffer, u, used, g * s.channels + c, channels, n0, images, d0, h0, w0, s)
-                if channels < p.together:
-                    fill_row(work, buffer + channels * s.plane, work.dtype.type(0),
-                             (p.together - channels) * s.plane)  # fmt: skip
-                _cut(work, buffer, buffer + p.words_at + c // 2 * p.word_plane, flags, pairs, p)
+                fill_row(work, buffer + channels * s.plane, work.dtype.type(0),
+                         (DEPTH - channels) * s.plane)  # fmt: skip
+                _cut(work, buffer, buffer + p.words_at + c // 2 * p.word_plane, flags, s, p)
             for phase in range(phases.shape[0]):
                 _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g,
                        d0, h0, w0, split, s, p)  # fmt: skip
@@ -137,12 +121,13 @@ def convolve(v, u, work, shapes, bias, table, phases, pairs, used, tasks, s, p):
 
 
 @helper
-def _cut(work, buffer, words, flags, pairs, p):
-    """The block's rows of float32 as words of bfloat16 parts."""
+def _cut(work, buffer, words, flags, s, p):
+    """DEPTH channels of the block as words of bfloat16 parts, two channels to a word."""
     largest = load(work, flags + 2)
-    for i in range(p.pairs):
-        size = split_pairs(work, buffer + pairs[i, 0], buffer + pairs[i, 1],
-                           words + i * p.word_plane, p.part, p.word_count)  # fmt: skip
+    for i in range(DEPTH // 2):
+        row = buffer + 2 * i * s.plane
+        size = split_pairs(work, row, row + s.plane, words + i * p.word_plane,
+                           p.part, p.word_count)  # fmt: skip
         largest = max(largest, size)
     store(work, flags + 2, largest)
 

@@ -32,7 +32,7 @@ from .amx import (
     end,
     split_row,
 )
-from .amx_program import FEW_CHANNELS, FLAGS, LANES, _odd_lines, _round
+from .amx_program import FLAGS, LANES, _odd_lines, _round
 from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
@@ -52,11 +52,10 @@ class Reduction(NamedTuple):
     """What the compiled loops need beside the blocks.  Offsets count float32."""
 
     rows: int  # K of a group
-    sources: int  # rows of x: channels, or (channel, tap) where there are few
-    source_sets: int  # of SIDE rows
+    channels: int  # C of a group
+    channel_sets: int  # of SIDE
     panels: int  # of SIDE output channels
     taps: int  # offsets at which a row of x is read
-    few: int
     half_row: int  # between rows of x
     half_part: int  # between parts of x
     count: int  # positions of a row of x in use
@@ -90,28 +89,25 @@ _ALONG = np.arange(1 << 14, dtype=np.int64) * (2 * DEPTH)
 def build(axes, g, threads, budget) -> Program:
     """For ConvGeometry ``g``; ``budget`` is the number of bytes that x and dy may take."""
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    few = channels < FEW_CHANNELS
-    sources = channels * g.taps if few else channels
-    per_position = 2 * PARTS * (_round(sources, SIDE) + _round(rows, SIDE))
+    per_position = 2 * PARTS * (_round(channels, SIDE) + _round(rows, SIDE))
     limit = max(SIDE, min(max(BLOCK_BYTES // per_position, BLOCK_PIXELS), budget // per_position))
     s, used = blocks(axes, g.batch, g.groups, channels, "float32", limit, 1)
     (_, _, offsets), = tap_offsets(axes, used, s)
-    count = _round(s.images * s.volume * (1 if few else len(used)), DEPTH)
+    count = _round(s.images * s.volume * len(used), DEPTH)
     half_row = 2 * _odd_lines((count + 2 * DEPTH) // 2)
-    sets, panels = -(-sources // SIDE), -(-rows // SIDE)
+    sets, panels = -(-channels // SIDE), -(-rows // SIDE)
     run = (s.block_h - 1) * s.row + s.block_w
     dy_steps = max(s.images * s.block_d * -(-run // DEPTH), -(-s.images * s.volume // DEPTH))
-    taps = 1 if few else len(offsets)
+    taps = len(offsets)
     x_at = LANES + FLAGS * threads
     dy_at = x_at + PARTS * sets * SIDE * half_row // 2 + DEPTH
     sums_at = dy_at + panels * dy_steps * STEP_BYTES // 4
     slots_at = sums_at + taps * sets * panels * _SQUARE
-    # one row longer than the buffer: a shifted row of x ends behind the last channel
     stage = _round(max(s.plane, dy_steps * DEPTH), LANES) + DEPTH
-    cut_at = (SIDE + 2) * stage
+    cut_at = SIDE * stage
     slot = cut_at + PARTS * SIDE * stage // 2 + DEPTH
     reduction = Reduction(
-        rows, sources, sets, panels, taps, int(few), half_row, sets * SIDE * half_row, count,
+        rows, channels, sets, panels, taps, half_row, sets * SIDE * half_row, count,
         dy_steps, threads, x_at, dy_at, sums_at, slots_at, slot, stage, cut_at,
     )  # fmt: skip
     return Program(s, reduction, np.array(offsets, np.int64), used, 4 * (slots_at + threads * slot))
@@ -156,21 +152,21 @@ def reduce(dw, dy, x, work, shapes, along, offsets, used, places, pieces, s, p):
     for g in range(s.groups):
         for piece in range(pieces):
             _, n0, images, d0, h0, w0 = locate(piece * s.groups, s)
-            tasks = p.source_sets + p.panels
+            tasks = p.channel_sets + p.panels
             for slot in prange(p.slots):
                 for task in range(slot, tasks, p.slots):
-                    if task < p.source_sets:
-                        _cut_x(work, x, offsets, used, slot, g, task, n0, images, d0, h0, w0, s, p)
+                    if task < p.channel_sets:
+                        _cut_x(work, x, used, slot, g, task, n0, images, d0, h0, w0, s, p)
                     else:
-                        _cut_dy(work, dy, slot, g, task - p.source_sets, n0, images, d0, h0, w0,
+                        _cut_dy(work, dy, slot, g, task - p.channel_sets, n0, images, d0, h0, w0,
                                 s, p)  # fmt: skip
-            tasks = p.source_sets * p.panels * p.taps
+            tasks = p.channel_sets * p.panels * p.taps
             for slot in prange(p.slots):
                 begin(shapes)
                 for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
                     _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p)
                 end()
-        tasks = p.source_sets * p.panels
+        tasks = p.channel_sets * p.panels
         for slot in prange(p.slots):
             for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
                 _finish(dw, work, places, slot, g, task // p.panels, task % p.panels,
@@ -178,21 +174,17 @@ def reduce(dw, dy, x, work, shapes, along, offsets, used, places, pieces, s, p):
 
 
 @helper
-def _cut_x(work, x, offsets, used, slot, g, task, n0, images, d0, h0, w0, s, p):
-    """SIDE rows of x, padded, as bfloat16 parts."""
+def _cut_x(work, x, used, slot, g, task, n0, images, d0, h0, w0, s, p):
+    """SIDE channels of x, padded, as rows of bfloat16 parts."""
     stage = p.slots_at + slot * p.slot
     first = task * SIDE
-    c0 = 0 if p.few else first
-    channels = min(s.channels if p.few else SIDE, s.channels - c0)
-    fill(work, stage, x, used, g * s.channels + c0, channels, n0, images, d0, h0, w0, s)
+    channels = min(SIDE, p.channels - first)
+    fill(work, stage, x, used, g * p.channels + first, channels, n0, images, d0, h0, w0, s)
     flags = LANES + slot * FLAGS
     largest = load(work, flags + 1)
-    for i in range(min(SIDE, p.sources - first)):
-        source = stage + i * s.plane
-        if p.few:
-            source = stage + (first + i) // offsets.size * s.plane + offsets[(first + i) % offsets.size]
+    for i in range(channels):
         to = 4 * p.x_at + 2 * (first + i) * p.half_row
-        size = split_row(work, source, to, 2 * p.half_part, p.count)
+        size = split_row(work, stage + i * s.plane, to, 2 * p.half_part, p.count)
         largest = max(largest, size)
     store(work, flags + 1, largest)
 
@@ -259,7 +251,7 @@ def _cut_dy(work, dy, slot, g, panel, n0, images, d0, h0, w0, s, p):
 @helper
 def _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p):
     """Adds a block of pixels to the sums of one (channels, output channels, tap)."""
-    others = p.source_sets * p.taps
+    others = p.channel_sets * p.taps
     if p.panels > others:  # the longer side outside: what it names stays in L2 meanwhile
         panel, rest = task // others, task % others
     else:
@@ -268,10 +260,9 @@ def _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p):
     height, width = min(s.block_h, s.span_h - h0), min(s.block_w, s.span_w - w0)
     runs, _, steps = _runs(images, d0, height, width, s)
     depth = min(s.block_d, s.span_d - d0)
-    shift = 0 if p.few else offsets[tap]
     sums = 4 * (p.sums_at + (rest * p.panels + panel) * _SQUARE)
     for run in range(runs):
-        at = run // depth * s.volume + run % depth * s.area + shift
+        at = run // depth * s.volume + run % depth * s.area + offsets[tap]
         x = 4 * p.x_at + 2 * (first * p.half_row + at)
         dy = 4 * p.dy_at + (panel * p.dy_steps + run * steps) * STEP_BYTES
         block(work, x, 1, 2 * p.half_row, 32 * p.half_row, 2 * p.half_part,
@@ -280,12 +271,12 @@ def _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p):
 
 
 @helper
-def _finish(dw, work, places, slot, g, source_set, panel, empty, p):
-    """Writes the sums of SIDE sources and SIDE output channels to dw, all their taps together."""
+def _finish(dw, work, places, slot, g, channel_set, panel, empty, p):
+    """Writes the sums of SIDE channels and SIDE output channels to dw, all their taps together."""
     taps = places.size
-    first, k0 = source_set * SIDE, panel * SIDE
-    rows, sources = min(SIDE, p.rows - k0), min(SIDE, p.sources - first)
-    sums = p.sums_at + (source_set * p.taps * p.panels + panel) * _SQUARE
+    first, k0 = channel_set * SIDE, panel * SIDE
+    rows, channels = min(SIDE, p.rows - k0), min(SIDE, p.channels - first)
+    sums = p.sums_at + (channel_set * p.taps * p.panels + panel) * _SQUARE
     tap_step = p.panels * _SQUARE
     to = (g * p.rows + k0) * step(dw, 0)
     for tap in range(p.taps):
@@ -294,15 +285,11 @@ def _finish(dw, work, places, slot, g, source_set, panel, empty, p):
         elif not finite_row(work, sums + tap * tap_step, _SQUARE):
             store(work, LANES + slot * FLAGS, work.dtype.type(1))
     if taps == 1 and step(dw, 1) == 1:
-        transpose(dw, to + first, step(dw, 0), work, sums, SIDE, sources, rows, LANES)
+        transpose(dw, to + first, step(dw, 0), work, sums, SIDE, channels, rows, LANES)
         return
     for k in range(rows):
-        for i in range(sources):
+        for i in range(channels):
             at = sums + i * SIDE + k
-            if p.few:
-                c, tap = (first + i) // taps, (first + i) % taps
-                store(dw, to + k * step(dw, 0) + c * step(dw, 1) + places[tap], load(work, at))
-                continue
             filter_at = to + k * step(dw, 0) + (first + i) * step(dw, 1)
             for tap in range(taps):
                 store(dw, filter_at + places[tap], load(work, at + tap * tap_step))

@@ -82,7 +82,9 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     if settings.precision == "strict" or not amx.available() or g.multiply_adds < AMX_ABOVE:
         return False
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    return min(_fill(rows), _fill(channels)) >= 0.7 and min(rows, channels) >= amx.DEPTH // 2
+    # a 1x1 window reads what it copies once: with few channels copying costs more than it saves
+    least = 2 * amx.SIDE + 1 if g.taps == 1 else 1
+    return min(rows, channels) >= least and min(_fill(rows), _fill(channels)) >= 0.7
 
 
 def _fill(count):
