@@ -105,11 +105,11 @@ def apply_slope(dx, dy, saved, name, from_output):
 
 
 def activate(y, x, name, plan, workspace):
-    apply(y.dtype.name, plan.threads, y, x, _CODE[name])
+    apply(y.dtype, plan.threads, y, x, _CODE[name])
 
 
 def activate_backward(dx, dy, saved, name, from_output, plan, workspace):
-    apply_slope(dx.dtype.name, plan.threads, dx, dy, saved, _CODE[name], from_output)
+    apply_slope(dx.dtype, plan.threads, dx, dy, saved, _CODE[name], from_output)
 
 
 # ---- the loss -----------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def share_rows(losses, dlogits, logits, labels):
 
 def check_labels(labels, classes, plan, workspace):
     found = np.empty(plan.threads, np.int64)
-    first_bad_label(labels.dtype.name, plan.threads, found, labels, classes)
+    first_bad_label(labels.dtype, plan.threads, found, labels, classes)
     bad = found[found >= 0]
     return int(bad[0]) if bad.size else -1
 
@@ -168,5 +168,5 @@ def softmax_cross_entropy(loss, dlogits, logits, labels, bad, plan, workspace):
         return
     losses = np.empty(_LOSS_PIECES)
     labels = labels.astype(np.int64, copy=False)
-    share_rows(logits.dtype.name, plan.threads, losses, dlogits, logits, labels)
+    share_rows(logits.dtype, plan.threads, losses, dlogits, logits, labels)
     loss[...] = np.sum(losses) / np.float64(len(logits)) if len(logits) else np.nan

@@ -88,11 +88,11 @@ def spread(dx, dy, window, stride, dilation, before, after, padding_counts):
 
 def avg_pool_forward(y, x, geometry, count_include_pad, plan, workspace):
     g = geometry
-    average(y.dtype.name, plan.threads, y, x,
+    average(y.dtype, plan.threads, y, x,
             g.window, g.stride, g.dilation, g.before, g.after, count_include_pad)  # fmt: skip
 
 
 def avg_pool_backward(dx, dy, geometry, count_include_pad, plan, workspace):
     g = geometry
-    spread(dx.dtype.name, plan.threads, dx, dy,
+    spread(dx.dtype, plan.threads, dx, dy,
            g.window, g.stride, g.dilation, g.before, g.after, count_include_pad)  # fmt: skip

@@ -21,7 +21,7 @@ def _served(drivers, arrays, plan, workspace) -> bool:
 
 
 def conv_forward(y, x, w, b, geometry, plan, workspace):
-    dtype, g = y.dtype.name, geometry
+    dtype, g = y.dtype, geometry
     b = NO_BIAS[dtype] if b is None else b
     weights = w.reshape(g.groups, -1, *w.shape[1:])
     if not _served(_CONVOLVE, (y, x, weights, b), plan, workspace):
@@ -29,7 +29,7 @@ def conv_forward(y, x, w, b, geometry, plan, workspace):
 
 
 def conv_dx(dx, dy, w, b, geometry, plan, workspace):
-    dtype, g = dx.dtype.name, geometry
+    dtype, g = dx.dtype, geometry
     b = NO_BIAS[dtype] if b is None else b
     weights = w.reshape(g.groups, -1, *w.shape[1:]).transpose(0, 2, 1, 3, 4, 5)
     if not _served(_CONVOLVE, (dx, dy, weights, b), plan, workspace):
@@ -44,20 +44,20 @@ def conv_dw(dw, db, dy, x, geometry, plan, workspace):
         plan = plan.otherwise()
         workspace = plans.workspace(plan)
     if not _served(_REDUCE, (dw, dy, x), plan, workspace):
-        direct.dw(dw.dtype.name, plan.threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
+        direct.dw(dw.dtype, plan.threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
     if db is not None:
-        columns.bias_gradient(db.dtype.name, plan.threads, db, dy)
+        columns.bias_gradient(db.dtype, plan.threads, db, dy)
 
 
 def bias_gradient(db, dy, plan, workspace):
-    columns.bias_gradient(db.dtype.name, plan.threads, db, dy)
+    columns.bias_gradient(db.dtype, plan.threads, db, dy)
 
 
 def im2col(cols, x, geometry, plan, workspace):
     g = geometry
-    columns.im2col(cols.dtype.name, plan.threads, cols, x, g.stride, g.before, g.dilation)
+    columns.im2col(cols.dtype, plan.threads, cols, x, g.stride, g.before, g.dilation)
 
 
 def col2im(x, cols, geometry, plan, workspace):
     g = geometry
-    columns.col2im(x.dtype.name, plan.threads, x, cols, g.stride, g.before, g.dilation)
+    columns.col2im(x.dtype, plan.threads, x, cols, g.stride, g.before, g.dilation)

@@ -41,7 +41,7 @@ def run(v, u, w, b, plan, workspace) -> bool:
 
     False, and nothing written, if the arrays' layout is not served.
     """
-    g, name, threads = plan.program, v.dtype.name, plan.threads
+    g, dtype, threads = plan.program, v.dtype, plan.threads
     stride, before, forward = stride_of(g), g.before, plan.operation == "conv_forward"
     if stride == 1 and not forward:  # the forward pass with the window turned round
         w = w[..., ::-1, ::-1, ::-1]
@@ -49,28 +49,28 @@ def run(v, u, w, b, plan, workspace) -> bool:
                        for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
     if _rows_lie(v) and _rows_lie(u):
         kernel = planes if stride == 1 else planes_down if forward else planes_up
-        kernel(name, threads, v, u, w, b, g.dilation, before, threads)
+        kernel(dtype, threads, v, u, w, b, g.dilation, before, threads)
         return True
     if not _channels_lie(g, v, u, b):
         return False
     up, down = (1, stride) if forward else (stride, 1)
-    last.rows(name, threads, v, u, _pack(w, workspace), b, up, down, g.dilation, before)
+    last.rows(dtype, threads, v, u, _pack(w, workspace), b, up, down, g.dilation, before)
     return True
 
 
 def dw(dw, db, dy, x, plan, workspace) -> bool:
     """dw, and db unless it is None."""
-    db = NO_BIAS[dw.dtype.name] if db is None else db
-    g, name, work = plan.program, dw.dtype.name, workspace.view(dw.dtype)
+    db = NO_BIAS[dw.dtype] if db is None else db
+    g, dtype, work = plan.program, dw.dtype, workspace.view(dw.dtype)
     stride = stride_of(g)
     if _rows_lie(x) and _rows_lie(dy):
         kernel = filters if stride == 1 else filters_down
-        kernel(name, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
+        kernel(dtype, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
                plan.threads)  # fmt: skip
         return True
     if not _channels_lie(g, x, dy, db):
         return False
-    last.filters(name, plan.threads, dw, db, dy, x, work, stride, g.dilation, g.before)
+    last.filters(dtype, plan.threads, dw, db, dy, x, work, stride, g.dilation, g.before)
     return True
 
 

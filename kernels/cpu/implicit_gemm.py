@@ -116,7 +116,7 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     False, and nothing written, if a weight is not finite and would be multiplied with padding, or
     if the program is for images in one row and these are not.
     """
-    dtype, program = v.dtype.name, plan.program
+    dtype, program = v.dtype, plan.program
     if program.flat:
         v, u = in_one_row(v), in_one_row(u)
         if v is None or u is None:

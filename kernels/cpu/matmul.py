@@ -19,7 +19,7 @@ from .microkernel import COLUMNS, ROWS, tile
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, copy_row, fill_row
 
-NO_BIAS = {name: np.zeros(0, name) for name in ITEMSIZE}
+NO_BIAS = {np.dtype(name): np.zeros(0, name) for name in ITEMSIZE}
 
 #: Steps of the sum per chunk: a panel of a takes ROWS of them times an element, 14 KiB in float32.
 CHUNK = 256
@@ -27,7 +27,8 @@ CHUNK = 256
 #: Rows and (float32) columns of a block: the packed block of b takes 512 KiB.
 BLOCK = 512
 
-_STEPS = {name: np.arange(CHUNK, dtype=np.int64) * width for name, width in COLUMNS.items()}
+_STEPS = {np.dtype(name): np.arange(CHUNK, dtype=np.int64) * width
+          for name, width in COLUMNS.items()}  # fmt: skip
 
 
 class Blocking(NamedTuple):
@@ -81,12 +82,12 @@ def build(g, dtype, threads) -> Program:
 
 def matmul(y, a, b, bias, geometry, plan, workspace):
     """y[i] = sum over e of a[i, e] @ b[i, e], plus bias (contract.matmul)."""
-    name = y.dtype.name
-    bias = NO_BIAS[name] if bias is None else bias
+    dtype = y.dtype
+    bias = NO_BIAS[dtype] if bias is None else bias
     if plan.algorithm == "direct":
-        sums_of_rows(name, plan.threads, y, a, b, bias)
+        sums_of_rows(dtype, plan.threads, y, a, b, bias)
     else:
-        product(name, plan.threads, y, a, b, bias, workspace.view(y.dtype), _STEPS[name],
+        product(dtype, plan.threads, y, a, b, bias, workspace.view(dtype), _STEPS[dtype],
                 plan.program.blocking)  # fmt: skip
 
 

@@ -123,6 +123,6 @@ def max_pool_forward(y, winner, x, geometry, ties, nan, plan, workspace):
     rules = (winner is not None, ties == "last", nan == "omit")
     if winner is None:
         winner = _NO_WINNER
-    largest((y.dtype.name, winner.dtype.name), plan.threads, y, winner, x,
+    largest((y.dtype, winner.dtype), plan.threads, y, winner, x,
             g.window, g.stride, g.dilation, g.before, rules,
             across_channels(x, y), plan.threads)  # fmt: skip

@@ -172,5 +172,5 @@ def max_pool_backward(dx, dy, winner, bad, geometry, plan, workspace):
     if bad == -1:
         g, across = geometry, across_channels(dx, dy)
         dy, winner = (_with_unit_steps(image, 1 if across else 4) for image in (dy, winner))
-        owed((dx.dtype.name, winner.dtype.name), plan.threads, dx, dy, winner,
+        owed((dx.dtype, winner.dtype), plan.threads, dx, dy, winner,
              g.window, g.stride, g.dilation, g.before, across, plan.threads)  # fmt: skip

@@ -41,7 +41,7 @@ def bring_inside(rows, found, index, size, mode):
 
 def check_index(rows, index, size, mode, plan, workspace):
     found = np.empty(plan.threads, np.int64)
-    bring_inside(index.dtype.name, plan.threads, rows, found, index, size, _MODES.index(mode))
+    bring_inside(index.dtype, plan.threads, rows, found, index, size, _MODES.index(mode))
     bad = found[found >= 0]
     return int(bad[0]) if bad.size else -1
 
@@ -129,4 +129,4 @@ def _way(geometry, threads):
 def scatter_add(out, rows, src, bad, geometry, plan, workspace):
     if bad == -1:
         way = _way(geometry, plan.threads)
-        add_rows(out.dtype.name, plan.threads, out, rows, src, way, plan.threads)
+        add_rows(out.dtype, plan.threads, out, rows, src, way, plan.threads)

@@ -92,12 +92,12 @@ def _overwritten(winner, names, z, p, q, d, h, w, window, stride, dilation, coun
 def max_unpool_forward(x, y, winner, bad, geometry, plan, workspace):
     if bad == -1:
         g = geometry
-        scatter_winners((x.dtype.name, winner.dtype.name), plan.threads, x, y, winner,
+        scatter_winners((x.dtype, winner.dtype), plan.threads, x, y, winner,
                         g.window, g.stride, g.dilation, g.before)  # fmt: skip
 
 
 def max_unpool_backward(dy, dx, winner, bad, geometry, plan, workspace):
     if bad == -1:
         g = geometry
-        gather_winners((dy.dtype.name, winner.dtype.name), plan.threads, dy, dx, winner,
+        gather_winners((dy.dtype, winner.dtype), plan.threads, dy, dx, winner,
                        g.window, g.stride, g.dilation, g.before)  # fmt: skip

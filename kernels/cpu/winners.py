@@ -186,21 +186,21 @@ def check_winner(winner, geometry, plan, workspace):
     any_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry), across)
     if not found.any():
         return -1
-    first_bad_winner(winner.dtype.name, plan.threads, found, winner, *_move(geometry))
+    first_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry))
     return _first(found)
 
 
 def check_index_in_window(index, geometry, plan, workspace):
     found = np.empty(plan.threads, np.int64)
-    first_bad_index(index.dtype.name, plan.threads, found, index, *_move(geometry))
+    first_bad_index(index.dtype, plan.threads, found, index, *_move(geometry))
     return _first(found)
 
 
 def winner_to_index(index, winner, bad, geometry, plan, workspace):
     if bad == -1:
-        cells_of_winners(winner.dtype.name, plan.threads, index, winner, *_move(geometry))
+        cells_of_winners(winner.dtype, plan.threads, index, winner, *_move(geometry))
 
 
 def index_to_winner(winner, index, bad, geometry, plan, workspace):
     if bad == -1:
-        winners_of_cells(winner.dtype.name, plan.threads, winner, index, *_move(geometry))
+        winners_of_cells(winner.dtype, plan.threads, winner, index, *_move(geometry))
