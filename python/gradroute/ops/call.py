@@ -95,8 +95,17 @@ class Call:
 
     def empty(self, shape, dtype=None):
         """New memory where the kernels compute, of their dtype unless another is named."""
-        library = np if self.library == "numpy" and not self.moved else self.backend.array_module()
-        return library.empty(shape, dtype or self.compute)
+        return self.device_library.empty(shape, dtype or self.compute)
+
+    @property
+    def device_library(self):
+        """The array library of the memory that the kernels compute in."""
+        return np if self.library == "numpy" and not self.moved else self.backend.array_module()
+
+    @property
+    def caller_library(self):
+        """The array library of the caller's own arrays."""
+        return np if self.library == "numpy" else self.backend.array_module()
 
     def scratch(self, operation: str, geometry):
         """The plan and the workspace of one kernel call, its last two arguments."""
@@ -147,8 +156,7 @@ class Call:
             raise ArgumentValueError(f"{name} shares memory with another result of this call")
 
     def _overlap(self, one, other) -> bool:
-        library = np if self.library == "numpy" else self.backend.array_module()
-        return bool(library.may_share_memory(one, other))
+        return bool(self.caller_library.may_share_memory(one, other))
 
     def finish(self, made):
         """The caller's view of one result: in its dtype and library, in ``out`` if it was given."""

@@ -23,7 +23,7 @@ def _run(call, y, a, b, bias=None):
     call.backend.matmul.matmul(y, a, b, bias, geometry, *call.scratch("matmul", geometry))
 
 
-def _batched(array, batch, kept, summed):
+def _batched(call, array, batch, kept, summed):
     """(batch..., I, L) broadcast and grouped as (B, E, I, L): the axes kept, the axes summed."""
     lead = len(batch)
     library_shape = (*batch, *array.shape[-2:])
@@ -31,21 +31,15 @@ def _batched(array, batch, kept, summed):
     array = array[(None,) * missing] if missing else array
     if all(n == 1 for n in array.shape[:lead]) and not summed:  # one matrix for the whole batch
         matrix = array[(0,) * lead]
-        return _broadcast(matrix, (math.prod(batch), 1, *matrix.shape))
-    array = _broadcast(array, library_shape).transpose(*kept, *summed, lead, lead + 1)
+        return _broadcast(call, matrix, (math.prod(batch), 1, *matrix.shape))
+    array = _broadcast(call, array, library_shape).transpose(*kept, *summed, lead, lead + 1)
     kept_size = math.prod(batch[axis] for axis in kept)
     summed_size = math.prod(batch[axis] for axis in summed)
     return array.reshape(kept_size, summed_size, *array.shape[-2:])
 
 
-def _broadcast(array, shape):
-    if array.shape == shape:
-        return array
-    if isinstance(array, np.ndarray):
-        return np.broadcast_to(array, shape)
-    import cupy  # the array is one of its own
-
-    return cupy.broadcast_to(array, shape)
+def _broadcast(call, array, shape):
+    return array if array.shape == shape else call.device_library.broadcast_to(array, shape)
 
 
 def _batch_shape(a_shape, b_shape):
@@ -78,7 +72,7 @@ def _as_matrices(a, b):
 
 def _product(call, made, out, a2, b2, batch, kept, summed):
     """Computes into ``made`` seen as matrices; ``out`` tells whether that view is safe."""
-    a4, b4 = _batched(a2, batch, kept, summed), _batched(b2, batch, kept, summed)
+    a4, b4 = _batched(call, a2, batch, kept, summed), _batched(call, b2, batch, kept, summed)
     matrices = (a4.shape[0], a4.shape[2], b4.shape[3])
     if made.flags.c_contiguous:
         _run(call, made.reshape(matrices), a4, b4)

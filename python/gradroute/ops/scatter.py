@@ -93,9 +93,8 @@ def _check_target(call, out):
 
 def _source(call, src, out, geometry):
     """src as (A, I, B), apart from out's memory."""
-    library = np if call.library == "numpy" else call.backend.array_module()
     values = call.input(src)
-    if not call.moved and library.may_share_memory(values, out):
+    if not call.moved and call.caller_library.may_share_memory(values, out):
         values = values.copy()
     return values.reshape(geometry.outer, geometry.count, geometry.inner)
 
@@ -134,9 +133,8 @@ def _target(call, out, geometry):
 
 
 def _written_back(call, out, target):
-    library = np if call.library == "numpy" else call.backend.array_module()
     if call.moved:
         out[...] = call.backend.to_host(target).reshape(out.shape)
-    elif not library.may_share_memory(target, out):
+    elif not call.caller_library.may_share_memory(target, out):
         out[...] = target.reshape(out.shape)
     return out
