@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from . import amx_conv, amx_dw, columns, depthwise, direct, implicit_gemm, plans, weight_gradient
+from . import (
+    amx_conv,
+    amx_dw,
+    columns,
+    depthwise,
+    direct,
+    implicit_gemm,
+    plans,
+    weight_gradient,
+    winograd,
+)
 from .matmul import NO_BIAS
 
 #: algorithm -> its driver, which returns False where the data is not for it
-_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run}
+_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
+             "winograd": winograd.run}  # fmt: skip
 _REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run}
 
 
