@@ -25,6 +25,7 @@ from . import (
     regions,
     weight_gradient,
     winograd,
+    winograd_dw,
 )
 from .vectors import ITEMSIZE, TARGET
 
@@ -94,21 +95,26 @@ def _depthwise(other, g, dtype, settings):
 
 def _winograd_serves(operation, g, settings) -> bool:
     """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
-    if operation not in ("conv_forward", "conv_dx") or settings.precision == "strict":
+    if operation not in ("conv_forward", "conv_dx", "conv_dw") or settings.precision == "strict":
         return False
     if not TARGET or not winograd.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
     if min(g.in_channels, g.out_channels) // g.groups < 32:
         return False
     tiles, filled = winograd.tiles(g, flip=operation == "conv_dx")
-    return tiles >= 16 and filled >= 0.5
+    # dw sums a product for each weight and point over all tiles: few tiles are not worth them
+    return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
 
 
 def _winograd(made, g, dtype, settings):
-    built = winograd.build(g, made.operation == "conv_dx", dtype, made.threads, BUFFER_BYTES)
+    if made.operation == "conv_dw":
+        built = winograd_dw.build(g, dtype, made.threads, BUFFER_BYTES)
+    else:
+        flip = made.operation == "conv_dx"
+        built = winograd.build(g, flip, dtype, made.threads, BUFFER_BYTES)
     p = built.layout
-    blocking = {"tile": (winograd.SIDE, winograd.SIDE), "blocks": (p.pieces, p.pieces_h, p.pieces_w),
-                "columns": p.columns, "splits": p.splits}  # fmt: skip
+    blocking = {"tile": (winograd.SIDE, winograd.SIDE), "columns": p.columns,
+                "blocks": (p.pieces, p.pieces_h, p.pieces_w)}  # fmt: skip
     strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
     return replace(made, algorithm="winograd", workspace_bytes=built.size * ITEMSIZE[dtype],
                    blocking=blocking, program=built, otherwise=strict)  # fmt: skip

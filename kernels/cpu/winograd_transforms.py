@@ -1,19 +1,25 @@
 """The transforms of Winograd's minimal filtering, for a vector of channels at a time.
 
-m outputs of a 3-tap filter take m + 2 multiplications instead of 3*m: with the polynomials that
-signal and filter are, multiplied at m + 2 points.  In two dimensions
+m outputs of a 3-tap filter take m + 2 multiplications instead of 3*m: they are coefficients of a
+product of polynomials, which is multiplied at m + 2 points.  In two dimensions
 
     y = AT [ (G w GT) * (BT x B) ] A            4 x 4 outputs: 36 multiplications instead of 144
 
 and dw, which correlates the same signal with 4 x 4 gradients, is the same with the roles of the
-outer transforms exchanged.  The points are 0, 1, -1, 2, -2 and infinity.  (Winograd 1980,
-"Arithmetic complexity of computations"; Lavin & Gray 2016, "Fast algorithms for convolutional
-neural networks", arXiv:1509.09308.)
+outer transforms exchanged.  (Winograd 1980, "Arithmetic complexity of computations"; Lavin & Gray
+2016, "Fast algorithms for convolutional neural networks", arXiv:1509.09308.)
+
+The points are 0, 5/8, -5/8, 3/2, -3/2 and infinity: exact in binary, and with half the error of
+the usual 0, 1, -1, 2, -2 (why it depends on them: Barabasz et al. 2020, "Error analysis and
+improving the accuracy of Winograd convolution for deep neural networks", arXiv:1803.10986).
 
 Every function takes a square of vectors, one channel a lane, so nothing is ever shuffled.
 """
 
 from __future__ import annotations
+
+from fractions import Fraction
+from math import prod
 
 from llvmlite import ir
 from numba import types
@@ -26,28 +32,38 @@ WINDOW = 3
 POINTS = SIDE + WINDOW - 1
 PRODUCTS = POINTS * POINTS
 
-#: of the signal: tiles of POINTS x POINTS, SIDE apart
-SIGNAL = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
+#: the finite ones
+_POINTS = (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))
+
+
+def _others(point):
+    return [other for other in _POINTS if other != point]
+
+
+def _expanded(roots):
+    """Coefficients of the product of (x - root), lowest power first."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        shifted, scaled = [0, *coefficients], [*coefficients, 0]
+        coefficients = [high - root * low for high, low in zip(shifted, scaled)]
+    return coefficients
+
+
+def _signal():
+    """BT: for each point the polynomial that is zero at the other points; at infinity, at all."""
+    return [*([*_expanded(_others(point)), 0] for point in _POINTS), _expanded(_POINTS)]
 
 
 def _filter(taps):
-    """Powers of each point, divided by the product of its distances to the others."""
-    points = ((0, 1 / 4), (1, -1 / 6), (-1, -1 / 6), (2, 1 / 24), (-2, 1 / 24))
-    finite = tuple(tuple(point**i * scale for i in range(taps)) for point, scale in points)
-    return (*finite, (*[0] * (taps - 1), 1))
+    """G: powers of each point, divided by the product of its distances to the others."""
+    finite = [[point**i / prod(point - other for other in _others(point)) for i in range(taps)]
+              for point in _POINTS]  # fmt: skip
+    return [*finite, [*[0] * (taps - 1), 1]]
 
 
 def _inverse(outputs):
-    """Powers of each point; the one at infinity belongs to the last output."""
-    return tuple((*(point**i for point in (0, 1, -1, 2, -2)), int(i == outputs - 1))
-                 for i in range(outputs))  # fmt: skip
+    """AT: powers of each point; the one at infinity belongs to the last output."""
+    return [[*(point**i for point in _POINTS), int(i == outputs - 1)] for i in range(outputs)]
 
 
 class _Transform(Emitter):
@@ -88,11 +104,7 @@ class _Transform(Emitter):
 
 
 def _intrinsic(matrix, biased=False):
-    """The transform with ``matrix`` of a square of vectors into another.
-
-    ``biased``: plus a vector everywhere, which is that vector added at the point (1, 1), as every
-    power of 1 is 1.
-    """
+    """The transform with ``matrix`` of a square of vectors into another, ``biased``: plus a vector."""
 
     @intrinsic
     def transform(typing, work, start, row, column, to, to_row, to_column, bias):
@@ -108,14 +120,11 @@ def _intrinsic(matrix, biased=False):
                 offset = builder.add(builder.mul(row, const(i)), builder.mul(column, const(j)))
                 return e.at(first, offset)
 
-            def read(i, j):
-                value = builder.load(at(source, row, column, i, j), align=e.size)
-                if biased and i == j == 1:
-                    vector = builder.load(e.at(added, const(0)), align=e.size)
+            results = e.emit(lambda i, j: builder.load(at(source, row, column, i, j), align=e.size))
+            vector = builder.load(e.at(added, const(0)), align=e.size) if biased else None
+            for i, j, value in results:
+                if biased:
                     value = builder.fadd(value, vector)
-                return value
-
-            for i, j, value in e.emit(read):
                 builder.store(value, at(target, to_row, to_column, i, j), align=e.size)
             return context.get_dummy_value()
 
@@ -126,7 +135,7 @@ def _intrinsic(matrix, biased=False):
 
 # Each takes (work, start, row, column, to, to_row, to_column, bias): the square's vector (i, j) is
 # read at start + i*row + j*column, the result's (i, j) written at to + i*to_row + j*to_column.
-transform_signal = _intrinsic(SIGNAL)
+transform_signal = _intrinsic(_signal())
 transform_window = _intrinsic(_filter(WINDOW))
 transform_outputs = _intrinsic(_inverse(SIDE), biased=True)
 #: of dw: the gradients are the filter, and the window is what comes out
