@@ -155,6 +155,19 @@ def test_the_cuda_workspace_stays_below_its_limit(device):
     assert tight.workspace_bytes <= w.nbytes < whole.workspace_bytes
 
 
+def test_cuda_linear_backward_fuses_the_slope_with_the_bias_gradient(device):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((300, 5), "f"), rng.standard_normal((7, 5), "f")
+    dy = rng.standard_normal((300, 7), "f")
+    y = gr.linear(x, w, activation="relu")
+    with gr.config(backend="cuda"):
+        dx, dw, db = gr.linear_backward(dy, x, w, y=y, activation="relu")
+    assert device.launched == ["linear_slope", "bias_finish"]
+    dz = np.where(y > 0, dy, 0).astype(float)
+    for found, expected in ((dx, dz @ w), (dw, dz.T @ x), (db, dz.sum(0))):
+        assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
 # ---- scatter by atomics -------------------------------------------------------------------
 
 

@@ -224,6 +224,19 @@ def _bias(operation, shape, dtype, precision, limit):
     return launch.plan_of(operation, "tree", _bias_bytes(tuple(shape), dtype))
 
 
+def slope_tiles(columns: int) -> int:
+    """Blocks of linear_slope across the columns."""
+    return -(-columns // 32)
+
+
+def _linear_slope(operation, shape, dtype, precision, limit):
+    rows, columns = shape
+    wanted = -(-2 * launch.runtime().multiprocessors // max(1, slope_tiles(columns)))
+    chunks = max(1, min(wanted, rows // 64))
+    bytes_ = columns * chunks * _ACCUM_BYTES.get(dtype, 4)
+    return launch.plan_of(operation, "slope_and_sum", bytes_, chunks=chunks)
+
+
 def _softmax(operation, shape, dtype, precision, limit):
     return launch.plan_of(operation, "warp_per_row", shape[0] * _ACCUM_BYTES.get(dtype, 4))
 
@@ -241,6 +254,7 @@ _MAKERS = {
     "conv_dx": _conv,
     "conv_dw": _conv,
     "bias_gradient": _bias,
+    "linear_slope": _linear_slope,
     "softmax_cross_entropy": _softmax,
     "matmul": _matmul,
     "scatter_add": _scatter,
