@@ -29,6 +29,10 @@ def cupy(device):
     return device.array_module()
 
 
+def normal(shape):
+    return make("normal", shape, "float32", 1)
+
+
 def on_device(device, arrays):
     return {name: device.to_device(array) for name, array in arrays.items()}
 
@@ -107,6 +111,22 @@ def test_cuda_takes_strides_beyond_32_bits(device, stride):
         dx = gr.max_pool_backward(y, winner, x.shape, 2, stride=stride)
     np.testing.assert_array_equal(y[..., 0], x[..., :2].max(-1))
     np.testing.assert_array_equal(dx.sum(-1), y[..., 0])
+
+
+@pytest.mark.parametrize("channels", [1, 16])
+@pytest.mark.parametrize("precision", ["standard", "tf32"])
+def test_cuda_taps_far_outside_the_image_overflow_no_offset(device, channels, precision):
+    """The first of two taps lies 2^27 planes of 16 elements in front of every image."""
+    far = 1 << 27
+    x, w = normal((2, channels, 2, 4, 4)), normal((16, channels, 2, 3, 3))
+    dy, near = normal((2, 16, 2, 2, 2)), w[:, :, 1:]
+    options = {"dilation": (far, 1, 1), "padding": ((far, 0), (0, 0), (0, 0))}
+    with gr.config(backend="cuda", precision=precision):
+        found = (gr.conv(x, w, **options), *gr.conv_backward(dy, x, w, **options))
+        dx, dw, db = gr.conv_backward(dy, x, near)
+        expected = (gr.conv(x, near), dx, np.concatenate([np.zeros_like(dw), dw], 2), db)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("call", calls.CALLS, ids=str)
