@@ -181,11 +181,34 @@ def test_errors_are_infinite_for_other_shapes_integers_and_nan():
     assert measure.error_to([ones, ones], [ones]) == math.inf
 
 
-def test_timed_calls_come_right_after_an_untimed_one_and_every_second_round_goes_backwards():
-    calls = []
-    times = measure.alternate([lambda: calls.append("a"), lambda: calls.append("b")], 0, least=2)
-    assert calls == list("aabb" "bbaa")
+def test_timed_calls_come_right_after_an_untimed_one_and_every_second_round_goes_backwards(
+    monkeypatch,
+):
+    events = []
+    monkeypatch.setattr(measure, "WAKE", 0)
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: events.append(seconds))
+    calls = [lambda: events.append("a"), lambda: events.append("b")]
+    times = measure.alternate(calls, seconds=0, turns=2)
+    pause = measure.PAUSE
+    assert events == [pause, *"aa", pause, *"bb", pause, *"bb", pause, *"aa"]
     assert [len(t) for t in times] == [2, 2]
+
+
+def test_a_side_that_takes_far_longer_than_its_share_is_not_waited_for_again(monkeypatch):
+    now, ran = [0.0], []
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+
+    def slow():
+        now[0] += 9
+        ran.append("slow")
+
+    def quick():
+        now[0] += 0.01
+
+    times = measure.alternate([slow, quick], seconds=1)
+    assert times[0] == [9] and len(ran) == 2
+    assert len(times[1]) == 30  # 0.5 s in five turns: 6 timed calls each, between 5 untimed ones
 
 
 # ---- ratios and records -------------------------------------------------------------------
