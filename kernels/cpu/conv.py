@@ -10,6 +10,7 @@ from . import (
     direct,
     implicit_gemm,
     plans,
+    pointwise_dw,
     weight_gradient,
     winograd,
     winograd_dw,
@@ -19,7 +20,8 @@ from .matmul import NO_BIAS
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
              "winograd": winograd.run}  # fmt: skip
-_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "winograd": winograd_dw.run}
+_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run,
+           "pointwise": pointwise_dw.run, "winograd": winograd_dw.run}  # fmt: skip
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:

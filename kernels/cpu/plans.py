@@ -22,6 +22,7 @@ from . import (
     depthwise,
     implicit_gemm,
     matmul,
+    pointwise_dw,
     regions,
     weight_gradient,
     winograd,
@@ -42,6 +43,9 @@ AMX_ABOVE = 2_000_000
 #: Below this many multiply-adds transforming the weights costs more than the products it saves.
 WINOGRAD_ABOVE = 1_000_000
 
+#: From this many pixels of an image on inner products along its rows win over AMX.
+POINTWISE_ABOVE = 400
+
 #: Workspace beyond the packed weights, for all threads together.
 BUFFER_BYTES = 32 * 1024 * 1024
 
@@ -56,15 +60,20 @@ class CpuPlan(Plan):
 
 
 @lru_cache(maxsize=4096)
-def plan(operation, geometry, dtype, settings) -> Plan:
+def plan(operation, geometry, dtype, settings, without=None) -> Plan:
     """The plan for ``operation`` (a function of the contract) on ``geometry``.
 
     ``geometry`` is the operation's geometry; an element count or a shape for those without one.
+    ``without`` names an algorithm that the arrays at hand are not for.
     """
     work = _work(geometry)
     threads = 1 if work < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
     tiled = TARGET and work >= DIRECT_BELOW
+    if tiled and without != "pointwise" and _pointwise_dw_serves(operation, geometry, dtype, settings):
+        found = _pointwise_dw(made, geometry, dtype, settings)
+        if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
+            return found
     if _winograd_serves(operation, geometry, settings):
         found = _winograd(made, geometry, dtype, settings)
         if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
@@ -164,6 +173,22 @@ def _matmul(made, g, dtype, settings):
     blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk}
     return replace(made, algorithm="packed", workspace_bytes=size, blocking=blocking,
                    program=built)  # fmt: skip
+
+
+def _pointwise_dw_serves(operation, g, dtype, settings) -> bool:
+    """Small images do not fill the vectors along a row: there AMX, which packs, is ahead."""
+    if operation != "conv_dw" or not pointwise_dw.serves(g):
+        return False
+    return g.out_plane >= POINTWISE_ABOVE or not _amx_serves(operation, g, dtype, settings)
+
+
+def _pointwise_dw(made, g, dtype, settings):
+    built = pointwise_dw.build(g, dtype, made.threads)
+    p = built.layout
+    blocking = {"tile": (pointwise_dw.HEIGHT, pointwise_dw.WIDTH), "run": p.run, "images": p.images}
+    return replace(made, algorithm="pointwise", workspace_bytes=built.size * ITEMSIZE[dtype],
+                   blocking=blocking, program=built,
+                   otherwise=partial(plan, made.operation, g, dtype, settings, "pointwise"))  # fmt: skip
 
 
 def _weight_gradient(made, g, dtype, settings):
