@@ -25,6 +25,10 @@ SERIAL_BELOW = 100_000
 #: Below this many multiply-adds the loops of direct.py are done before a product has packed.
 DIRECT_BELOW = 4_000
 
+#: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
+#: is not written out: the loops of direct.py skip what it would multiply.
+FAR = 4096
+
 #: Below this many multiply-adds cutting float32 into parts costs more than AMX saves.
 AMX_ABOVE = 2_000_000
 
@@ -41,6 +45,9 @@ class CpuPlan(Plan):
     otherwise: object = field(default=None, compare=False, repr=False)
 
 
+_CONV = ("conv_forward", "conv_dx", "conv_dw")
+
+
 @lru_cache(maxsize=4096)
 def plan(operation, geometry, dtype, settings) -> Plan:
     """The plan for ``operation`` (a function of the contract) on ``geometry``.
@@ -50,8 +57,8 @@ def plan(operation, geometry, dtype, settings) -> Plan:
     work = _work(geometry)
     threads = 1 if work < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
-    tiled = TARGET and work >= DIRECT_BELOW
-    if _amx_serves(operation, geometry, dtype, settings):
+    tiled = TARGET and work >= DIRECT_BELOW and not (operation in _CONV and _far(geometry))
+    if tiled and _amx_serves(operation, geometry, dtype, settings):
         found = _amx(made, geometry, dtype, settings)
         if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
             return found
@@ -61,9 +68,16 @@ def plan(operation, geometry, dtype, settings) -> Plan:
         made = _weight_gradient(made, geometry, dtype, settings)
     if operation == "matmul" and tiled:
         made = _matmul(made, geometry, dtype, settings)
-    if operation in ("conv_forward", "conv_dx", "conv_dw") and depthwise.serves(geometry):
+    if operation in _CONV and depthwise.serves(geometry):
         made = _depthwise(made, geometry, dtype, settings)
     return made
+
+
+def _far(g) -> bool:
+    """Do taps reach so far beyond the image that a padded copy of it would be mostly zeros?"""
+    spans = [n + before + after + (r - 1) * d for n, before, after, r, d
+             in zip(g.size, g.before, g.after, g.window, g.dilation)]  # fmt: skip
+    return math.prod(spans) > FAR * max(g.plane, g.out_plane)
 
 
 def _depthwise(other, g, dtype, settings):
@@ -77,7 +91,7 @@ def _depthwise(other, g, dtype, settings):
 
 def _amx_serves(operation, g, dtype, settings) -> bool:
     """Is there enough to multiply, and little enough padding to whole tiles, for AMX to win?"""
-    if operation not in ("conv_forward", "conv_dx", "conv_dw") or dtype != "float32":
+    if operation not in _CONV or dtype != "float32":
         return False
     if settings.precision == "strict" or not amx.available() or g.multiply_adds < AMX_ABOVE:
         return False
