@@ -39,8 +39,9 @@ class Drawn:
             for name, a in self.arrays.items()
         }
         wrong = f"; mistake: {self.mistake}" if self.mistake else ""
-        return (f"call {self.seed[1]} of seed {self.seed[0]}: {self.call.name}({shapes}, "
-                f"{self.call.rest}, {dict(self.call.options)}) under {self.settings}{wrong}")  # fmt: skip
+        given = f"{shapes}, {self.call.rest}, {dict(self.call.options)}"
+        where = f"call {self.seed[1]} of seed {self.seed[0]}"
+        return f"{where}: {self.call.name}({given}) under {self.settings}{wrong}"
 
 
 def drawn(seed, number):
@@ -55,7 +56,8 @@ def drawn(seed, number):
     }
     if kind == "normal" and dtype in ("float32", "float64") and chance(rng, 0.2):
         power = np.ldexp(1.0, int(rng.integers(-50, 30)))
-        arrays = {n: np.asarray(a * power, dtype) if n in call.floats else a for n, a in arrays.items()}
+        scaled = {name: np.asarray(arrays[name] * power, dtype) for name in call.floats}
+        arrays = arrays | scaled
     settings = {"backend": "numba", "threads": pick(rng, 1, None),
                 "precision": pick(rng, "standard", "standard", "strict"),
                 "workspace_limit": pick(rng, *[None] * 9, 100_000)}  # fmt: skip
@@ -90,7 +92,7 @@ def _spoiled(d):
     except gr.GradrouteError as error:
         assert str(error)
         for name, array in d.arrays.items():
-            assert _bytes(array) == before[name], f"{name} was written to by a call that was refused"
+            assert _bytes(array) == before[name], f"{name} was written to, and the call refused"
         return "no memory" if isinstance(error, MemoryError) else "refused"
     for name, array in d.arrays.items():
         if name != "out":
@@ -180,18 +182,22 @@ def _result_dtype(d, array):
 
 def expected_of(call, arrays):
     """What the reference makes of the same numbers in float64."""
-    wide = {n: np.asarray(exact(a)) if n in call.floats else np.array(a) for n, a in arrays.items()}
+    wide = {
+        n: a if a is None else np.asarray(exact(a)) if n in call.floats else np.array(a)
+        for n, a in arrays.items()
+    }
     with gr.config(backend="reference"), np.errstate(all="ignore"):
         return call(wide)
 
 
 def judge(call, arrays, found, expected):
     floors = [0.0] * len(results(expected))
-    if call.function in SUMS and all(np.isfinite(exact(arrays[n])).all() for n in call.floats):
-        sums = expected_of(call, {n: np.abs(a, out=np.empty_like(a)) if n in call.floats else a for n, a in arrays.items()})
+    floats = [name for name in call.floats if arrays[name] is not None]  # a bias may be None
+    wide = [np.asarray(exact(arrays[name])) for name in floats]
+    if call.function in SUMS and all(np.isfinite(a).all() for a in wide):
+        sums = expected_of(call, arrays | {name: np.abs(a) for name, a in zip(floats, wide)})
         floors = [np.sqrt(np.mean(one**2)) if one.size else 0.0 for one in results(sums)]
     elif call.function not in SUMS:
-        wide = [np.asarray(exact(arrays[name])) for name in call.floats]
         largest = max([1.0, *(abs(a[np.isfinite(a)]).max(initial=0.0) for a in wide)])
         floors = [largest] * len(floors)
     for one, other, floor in zip(results(found), results(expected), floors, strict=True):

@@ -220,7 +220,8 @@ def matmul(rng, large):
 
 def linear(rng, large):
     most = 150 if large else 20
-    lead = tuple(between(rng, 0 if chance(rng, 0.05) else 1, most // 5) for _ in range(pick(rng, 0, 1, 1, 2)))
+    least = 0 if chance(rng, 0.05) else 1
+    lead = tuple(between(rng, least, most // 5) for _ in range(pick(rng, 0, 1, 1, 2)))
     inner, features = between(rng, 1, most), between(rng, 1, most)
     name = pick(rng, None, *ACTIVATIONS)
     x, w, y = (*lead, inner), (features, inner), (*lead, features)

@@ -17,6 +17,8 @@ from . import check
 CALL_LIMIT = 300
 #: bytes of address space beyond what the process has when it starts: huge requests fail
 ROOM = 2 << 30
+ENDED = "ended the process"
+_PLACE = 500  # bytes that hold the number of the call under way and the counts so far
 
 
 def resident():
@@ -54,13 +56,43 @@ def limit_memory():
 def _child(options):
     faulthandler.enable()
     limit_memory()
-    place = os.open(options.place, os.O_WRONLY)
-    try:
-        done = calls(options.seed, options.start, options.count,
-                     lambda *state: os.pwrite(place, json.dumps(state).encode().ljust(500), 0))  # fmt: skip
-    finally:
-        os.close(place)
-    print(json.dumps(done))
+    with open(options.place, "r+b", buffering=0) as place:
+
+        def said(*state):
+            os.pwrite(place.fileno(), json.dumps(state).encode().ljust(_PLACE), 0)
+
+        print(json.dumps(calls(options.seed, options.start, options.count, said)))
+
+
+def _parent(options):
+    total, failures, memory = collections.Counter(), [], []
+    began, number, end = time.time(), options.start, options.start + options.count
+    with tempfile.NamedTemporaryFile() as place:
+        while number < end:
+            child = [sys.executable, "-m", "fuzz.loop", "--place", place.name]
+            child += ["--seed", options.seed, "--start", number, "--count", end - number]
+            done = subprocess.run(list(map(str, child)), stdout=subprocess.PIPE, text=True)
+            if done.returncode == 0:
+                found = json.loads(done.stdout)
+                total.update(found["outcomes"])
+                failures += found["failures"]
+                memory += found["memory"]
+                break
+            place.seek(0)
+            last, outcomes = json.loads(place.read(_PLACE) or json.dumps((number, {})))
+            total.update({**outcomes, ENDED: 1})
+            failures.append(f"call {last} of seed {options.seed} {ENDED}: {done.returncode}")
+            print(failures[-1], file=sys.stderr)
+            number = last + 1
+    said = ", ".join(f"{count} {name}" for name, count in sorted(total.items()))
+    seconds = time.time() - began
+    print(f"seed {options.seed}: {sum(total.values())} calls in {seconds:.0f} s: {said}")
+    if memory:
+        print("resident MiB every 1,000 calls:", *(one >> 20 for one in memory))
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump({"counts": total, "failures": failures, "memory": memory}, file)
+    return 1 if failures else 0
 
 
 def main(arguments=None):
@@ -72,41 +104,8 @@ def main(arguments=None):
     parser.add_argument("--place", help=argparse.SUPPRESS)  # of a child: where its number is kept
     options = parser.parse_args(arguments)
     if options.place:
-        _child(options)
-        return 0
+        return _child(options)
     return _parent(options)
-
-
-def _parent(options):
-    total, failures, memory = collections.Counter(), [], []
-    began, number, end = time.time(), options.start, options.start + options.count
-    with tempfile.NamedTemporaryFile() as place:
-        while number < end:
-            place.seek(0)
-            command = [sys.executable, "-m", "fuzz.loop", "--place", place.name, "--seed", str(options.seed),
-                       "--start", str(number), "--count", str(end - number)]  # fmt: skip
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-            if done.returncode == 0:
-                found = json.loads(done.stdout)
-                total.update(found["outcomes"])
-                failures += found["failures"]
-                memory += found["memory"]
-                break
-            place.seek(0)
-            last, outcomes = json.loads(place.read(500) or json.dumps((number, {})))
-            total.update(outcomes)
-            failures.append(f"call {last} of seed {options.seed} ended the process: status {done.returncode}")
-            print(failures[-1], file=sys.stderr)
-            number = last + 1
-    total["ended the process"] = sum("ended the process" in one for one in failures)
-    said = ", ".join(f"{count} {name}" for name, count in sorted(total.items()))
-    print(f"seed {options.seed}: {sum(total.values())} calls in {time.time() - began:.0f} s: {said}")
-    if memory:
-        print("resident MiB every 1,000 calls:", *(f"{one >> 20}" for one in memory))
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"counts": total, "failures": failures, "memory": memory}, file)
-    return 1 if failures else 0
 
 
 if __name__ == "__main__":

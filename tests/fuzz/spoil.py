@@ -37,7 +37,8 @@ def spoil(rng, call, arrays):
 def _option(rng, call, arrays):
     options = dict(call.options)
     name, value = pick(rng, *options), pick(rng, *ODD)
-    return replace(call, options=tuple((options | {name: value}).items())), arrays, f"{name}={value!r}"
+    options[name] = value
+    return replace(call, options=tuple(options.items())), arrays, f"{name}={value!r}"
 
 
 def _rest(rng, call, arrays):
