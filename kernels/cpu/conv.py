@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from gradroute.errors import WorkspaceError
 
-from . import amx_conv, amx_dw, columns, depthwise, direct, implicit_gemm, plans, weight_gradient
+from . import (
+    amx_conv,
+    amx_dw,
+    columns,
+    depthwise,
+    direct,
+    implicit_gemm,
+    plans,
+    weight_gradient,
+    winograd,
+    winograd_dw,
+)
 from .matmul import NO_BIAS
 
 #: algorithm -> its driver, which returns False where the data is not for it
-_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run}
-_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run}
+_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
+             "winograd": winograd.run}  # fmt: skip
+_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "winograd": winograd_dw.run}
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:

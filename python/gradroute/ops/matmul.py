@@ -282,7 +282,7 @@ def linear_backward(dy, x, w, *, y=None, activation=None, need=("x", "w", "b"), 
     Returns
     -------
     dx, dw, db : arrays of the shapes of x, w and (out,); None where not in ``need``.
-        With z = dy * slope: dx = z @ w, dw = z^T @ x, db = the sum of z over all rows.
+        With dz = dy * slope: dx = dz @ w, dw = dz^T @ x, db = the sum of dz over all rows.
 
     Raises
     ------
@@ -311,21 +311,23 @@ def linear_backward(dy, x, w, *, y=None, activation=None, need=("x", "w", "b"), 
     dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
     dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
     db = call.result((features,), out_b, "out[2] (db)") if want_b else None
-    z, steps = _before_activation(call, dy, y, activation, rows), Steps()
-    if want_x:
-        whole = dx if dx.flags.c_contiguous else call.empty(x.shape)
-        matrix = whole.reshape(1, rows, x.shape[-1])
-        _add_product(steps, call, matrix, z[None, None], call.input(w)[None, None])
-        if whole is not dx:
-            steps.add(_copy, dx, whole)
-    if want_w:
-        _add_product(steps, call, dw[None], z.T[None, None], _rows(call, x, rows)[None, None])
-    if want_b:
-        image = z[:, :, None, None, None]  # rows as a batch of one-pixel images
+    dz, steps = _rows(call, dy, rows), Steps()
+    if activation is not None:
+        dz = _add_slope(steps, call, dz, y, activation, db)
+    elif want_b:
+        image = dz[:, :, None, None, None]  # rows as a batch of one-pixel images
         steps.add(
             call.backend.conv.bias_gradient, db, image,
             *call.scratch("bias_gradient", image.shape),
         )  # fmt: skip
+    if want_x:
+        whole = dx if dx.flags.c_contiguous else call.empty(x.shape)
+        matrix = whole.reshape(1, rows, x.shape[-1])
+        _add_product(steps, call, matrix, dz[None, None], call.input(w)[None, None])
+        if whole is not dx:
+            steps.add(_copy, dx, whole)
+    if want_w:
+        _add_product(steps, call, dw[None], dz.T[None, None], _rows(call, x, rows)[None, None])
     steps.run()
     return call.finish_all(dx, dw, db)
 
@@ -341,14 +343,18 @@ def _check_slope(activation, y):
         raise ArgumentValueError(f"linear_backward needs y, linear's result, for {activation!r}")
 
 
-def _before_activation(call, dy, y, activation, rows):
-    """The gradient in front of the activation, as (rows, out)."""
-    dy2 = _rows(call, dy, rows)
-    if activation is None:
-        return dy2
-    z = call.empty(dy2.shape)
-    call.backend.activation.activate_backward(
-        z.reshape(-1), one_row(dy2), one_row(call.input(y)), activation, True,
-        *call.scratch("activate_backward", dy.size),
-    )  # fmt: skip
-    return z
+def _add_slope(steps, call, dy, y, activation, db):
+    """The gradient in front of the activation, as dy (rows, out); fills db where it is wanted."""
+    dz, kernels = call.empty(dy.shape), call.backend.activation
+    dy, y = one_row(dy), one_row(call.input(y))
+    if db is None:
+        steps.add(
+            kernels.activate_backward, dz.reshape(-1), dy, y, activation, True,
+            *call.scratch("activate_backward", dy.size),
+        )  # fmt: skip
+    else:
+        steps.add(
+            kernels.linear_slope, dz, db, dy.reshape(dz.shape), y.reshape(dz.shape), activation,
+            *call.scratch("linear_slope", dz.shape),
+        )  # fmt: skip
+    return dz
