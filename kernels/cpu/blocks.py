@@ -20,7 +20,7 @@ from .jit import helper
 from .memory import load, step, store
 from .regions import source_phases, target_phases
 from .transposition import transpose
-from .vectors import LANES, copy_even, copy_row, fill_row
+from .vectors import LANES, copy_even, copy_row, fill_row, pad_row
 
 
 #: Positions of a block from which on the last, partly filled tile hardly matters.
@@ -154,6 +154,11 @@ def fill(work, buffer, u, used, c0, channels, n0, images, d0, h0, w0, s):
                         continue
                     start = ((n0 + i) * step(u, 0) + c0 * step(u, 1) + d * step(u, 2)
                              + h * step(u, 3) + left * step(u, 4) + first * w_step)  # fmt: skip
+                    if (first > 0 or end < width) and w_step == 1:
+                        for c in range(channels):
+                            pad_row(work, to + c * s.plane, u, start - first + c * step(u, 1),
+                                    first, end, width)  # fmt: skip
+                        continue
                     if first > 0 or end < width:
                         for c in range(channels):
                             fill_row(work, to + c * s.plane, zero, first)

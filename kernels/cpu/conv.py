@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from . import amx_conv, amx_dw, columns, depthwise, direct, implicit_gemm, plans, weight_gradient
+from . import (
+    amx_conv, amx_dw, columns, depthwise, direct, implicit_gemm, pixel_conv, pixel_dw,
+    plans, weight_gradient,
+)  # fmt: skip
 from .matmul import NO_BIAS
 
 #: algorithm -> its driver, which returns False where the data is not for it
-_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run}
-_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run}
+_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "pixel_major": pixel_conv.run,
+             "implicit_gemm": implicit_gemm.run}  # fmt: skip
+_REDUCE = {"amx": amx_dw.run, "pixel_major": pixel_dw.run,
+           "implicit_gemm": weight_gradient.run}  # fmt: skip
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:

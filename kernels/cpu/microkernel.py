@@ -21,6 +21,7 @@ The sum runs over k in order, one fused multiply-add each: the same bits whateve
 from __future__ import annotations
 
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import helper
@@ -45,13 +46,16 @@ class _Tile(Emitter):
     def cells(self):
         return ((i, j) for i in range(self.rows) for j in range(VECTORS))
 
-    def emit(self, a, a_step, b, table, depth, c, ldc, start, resume):
+    def emit(self, a, a_step, b, b_gap, table, depth, c, c_gap, ldc, start, resume, counts):
+        """``counts`` are the elements in use of each vector of C, or None: all of them."""
         build = self.builder
+        self.b_gap, self.c_gap = b_gap, c_gap
+        masks = counts and [self.first_lanes(count) for count in counts]
         entries = []
         with build.if_else(resume) as (resumed, fresh):
             with resumed:
-                entries.append(([build.load(self._cell(c, ldc, i, j), align=self.size)
-                                 for i, j in self.cells()], build.block))  # fmt: skip
+                entries.append(([self._read(c, ldc, i, j, masks) for i, j in self.cells()],
+                                build.block))  # fmt: skip
             with fresh:
                 splats = [self.broadcast(start, i) for i in range(self.rows)]
                 entries.append(([splats[i] for i, _ in self.cells()], build.block))
@@ -63,11 +67,19 @@ class _Tile(Emitter):
             first.append(phi)
         last = self._loop(first, a, a_step, b, table, depth)
         for value, (i, j) in zip(last, self.cells()):
-            build.store(value, self._cell(c, ldc, i, j), align=self.size)
+            if masks:
+                self.masked_store(value, self._cell(c, ldc, i, j), masks[j])
+            else:
+                build.store(value, self._cell(c, ldc, i, j), align=self.size)
+
+    def _read(self, c, ldc, i, j, masks):
+        if masks:
+            return self.masked_load(self._cell(c, ldc, i, j), masks[j])
+        return self.builder.load(self._cell(c, ldc, i, j), align=self.size)
 
     def _cell(self, c, ldc, i, j):
-        start = self.builder.mul(ldc, const(i))
-        return self.at(c, self.builder.add(start, const(j * self.lanes)))
+        b = self.builder
+        return self.at(c, b.add(b.mul(ldc, const(i)), b.mul(self.c_gap, const(j))))
 
     def _loop(self, first, a, a_step, b, table, depth):
         """The sum over k; returns the accumulators after the last step."""
@@ -80,7 +92,7 @@ class _Tile(Emitter):
         pointer = build.phi(a.type)
         sums = [build.phi(self.vector) for _ in first]
         row = build.gep(b, [build.load(build.gep(table, [k]))])
-        columns = [build.load(self.at(row, const(j * self.lanes)), align=self.size)
+        columns = [build.load(self.at(row, build.mul(self.b_gap, const(j))), align=self.size)
                    for j in range(VECTORS)]  # fmt: skip
         after = []
         for i in range(self.rows):
@@ -102,9 +114,22 @@ class _Tile(Emitter):
         return results
 
 
+def _switch(builder, rows, dtype, *arguments):
+    """A switch over ``rows`` with one emitted tile per case."""
+    end = builder.append_basic_block("tiles.end")
+    switch = builder.switch(rows, end)
+    for count in range(1, ROWS + 1):
+        block = builder.append_basic_block(f"tile.{count}")
+        switch.add_case(const(count), block)
+        builder.position_at_end(block)
+        _Tile(builder, dtype, count).emit(*arguments)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
 @intrinsic
 def _tile(typing, rows, a, ao, a_step, b, bo, table, to, depth, c, co, ldc, start, so, resume):
-    """A switch over ``rows`` with one emitted tile per case; see `tile`."""
+    """See `tile`."""
     index = types.intp
     signature = types.void(index, a, index, index, b, index, table, index, index,
                            c, index, index, start, index, index)  # fmt: skip
@@ -116,17 +141,10 @@ def _tile(typing, rows, a, ao, a_step, b, bo, table, to, depth, c, co, ldc, star
             pointer(context, builder, signature.args[position], arguments[position], offset)
             for position, offset in ((1, ao), (4, bo), (6, to), (9, co), (12, so))
         )
-        resumed = builder.icmp_signed("!=", resume, const(0))
-        end = builder.append_basic_block("tiles.end")
-        switch = builder.switch(rows, end)
-        for count in range(1, ROWS + 1):
-            block = builder.append_basic_block(f"tile.{count}")
-            switch.add_case(const(count), block)
-            builder.position_at_end(block)
-            emitter = _Tile(builder, signature.args[9].dtype, count)
-            emitter.emit(pa, a_step, pb, pt, depth, pc, ldc, ps, resumed)
-            builder.branch(end)
-        builder.position_at_end(end)
+        dtype = signature.args[9].dtype
+        gap = const(LANES[dtype.name])
+        _switch(builder, rows, dtype, pa, a_step, pb, gap, pt, depth, pc, gap, ldc, ps,
+                builder.icmp_signed("!=", resume, const(0)), None)  # fmt: skip
         return context.get_dummy_value()
 
     return signature, generate
@@ -139,3 +157,38 @@ def tile(rows, a, ao, a_step, b, bo, table, to, depth, c, co, ldc, start, so, re
     C's rows are ldc apart.  It begins with start[so + i], or with what it holds if ``resume``.
     """
     _tile(rows, a, ao, a_step, b, bo, table, to, depth, c, co, ldc, start, so, resume)
+
+
+@intrinsic
+def _tile_apart(typing, rows, a, ao, a_step, b, bo, b_gap, table, to, depth, c, co, c_gap, ldc,
+                start, so, resume, counts):  # fmt: skip
+    """See `tile_apart`."""
+    index = types.intp
+    signature = types.void(index, a, index, index, b, index, index, table, index, index,
+                           c, index, index, index, start, index, index, counts)  # fmt: skip
+
+    def generate(context, builder, signature, arguments):
+        (rows, a, ao, a_step, b, bo, b_gap, table, to, depth,
+         c, co, c_gap, ldc, start, so, resume, counts) = arguments  # fmt: skip
+
+        pa, pb, pt, pc, ps = (
+            pointer(context, builder, signature.args[position], arguments[position], offset)
+            for position, offset in ((1, ao), (4, bo), (7, to), (10, co), (14, so))
+        )
+        _switch(builder, rows, signature.args[10].dtype, pa, a_step, pb, b_gap, pt, depth, pc,
+                c_gap, ldc, ps, builder.icmp_signed("!=", resume, const(0)),
+                cgutils.unpack_tuple(builder, counts))  # fmt: skip
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@helper
+def tile_apart(rows, a, ao, a_step, b, bo, b_gap, table, to, depth, c, co, c_gap, ldc, start, so,
+               resume, counts):  # fmt: skip
+    """A tile whose vectors lie b_gap apart in B and c_gap in C, VECTORS == len(counts) of them.
+
+    Of each only the first counts[j] elements of C are written or, if ``resume``, read.
+    """
+    _tile_apart(rows, a, ao, a_step, b, bo, b_gap, table, to, depth, c, co, c_gap, ldc, start, so,
+                resume, counts)  # fmt: skip
