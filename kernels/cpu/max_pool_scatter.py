@@ -15,6 +15,7 @@ import numpy as np
 from .jit import WITH_WINNER, array, inlined, int64, kernel, out, prange, triple
 from .lanes import lanes_store, splat
 from .memory import load, step, store
+from .window import next_row, row_of
 
 _WIDTH = 16  # lanes
 
@@ -65,8 +66,9 @@ def by_rows(dx, dy, winner, places, extent, stride, before, pieces):
     N, C, D, H, W = dx.shape
     _, _, Z, P, Q = dy.shape
     for piece in prange(pieces):
-        for image in range(N * C * piece // pieces, N * C * (piece + 1) // pieces):
-            n, c = image // C, image % C
+        first, end = N * C * piece // pieces, N * C * (piece + 1) // pieces
+        n, c, _, _ = row_of(first, C, 1, 1)
+        for _ in range(first, end):
             start, cleared = n * step(dx, 0) + c * step(dx, 1), 0
             for z in range(Z):
                 d, h = z * stride[0] - before[0], -before[1]
@@ -84,6 +86,7 @@ def by_rows(dx, dy, winner, places, extent, stride, before, pieces):
                     at += step(dy, 3)
                     name += step(winner, 3)
             _clear(dx, start, cleared, D * H * W, D * H * W)
+            n, c, _, _ = next_row(n, c, 0, 0, C, 1, 1)
 
 
 @kernel(_SIGNATURE, variants=WITH_WINNER)
