@@ -21,8 +21,9 @@ from numba import types
 from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .microkernel import COLUMNS, ROWS, tile_apart
+from .microkernel import COLUMNS, ROWS
 from .regions import pads
+from .row_tile import tile_apart
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, copy_row, finite_row, spread_even
 
