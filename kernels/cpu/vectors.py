@@ -134,29 +134,6 @@ def copy_row(typing, target, to, source, start, count):
 
 
 @intrinsic
-def pad_row(typing, target, to, source, start, first, end, count):
-    """target[to + i] = source[start + i] for first <= i < end, and 0 for the other i < count."""
-
-    def generate(context, builder, signature, arguments):
-        target, to, source, start, first, end, count = arguments
-        e = Emitter(builder, signature.args[0].dtype)
-        write = pointer(context, builder, signature.args[0], target, to)
-        read = pointer(context, builder, signature.args[2], source, start)
-
-        def values(i):
-            inside = builder.and_(e.first_lanes(builder.sub(end, i)),
-                                  builder.not_(e.first_lanes(builder.sub(first, i))))  # fmt: skip
-            return e.masked_load(e.at(read, i), inside)
-
-        e.rows(count, lambda i: builder.store(values(i), e.at(write, i), align=e.size),
-               lambda i, mask: e.masked_store(values(i), e.at(write, i), mask))  # fmt: skip
-        return context.get_dummy_value()
-
-    index = types.intp
-    return types.void(target, index, source, index, index, index, index), generate
-
-
-@intrinsic
 def copy_even(typing, target, to, source, start, count):
     """target[to + i] = source[start + 2*i], i < count: two loads and a shuffle a vector."""
 
