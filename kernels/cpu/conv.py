@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gradroute.errors import WorkspaceError
+
 from . import (
     amx_conv,
     amx_dw,
@@ -9,6 +11,8 @@ from . import (
     depthwise,
     direct,
     implicit_gemm,
+    pixel_conv,
+    pixel_dw,
     plans,
     pointwise_dw,
     weight_gradient,
@@ -19,8 +23,8 @@ from .matmul import NO_BIAS
 
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
-             "winograd": winograd.run}  # fmt: skip
-_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run,
+             "pixel_major": pixel_conv.run, "winograd": winograd.run}  # fmt: skip
+_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
            "pointwise": pointwise_dw.run, "winograd": winograd_dw.run}  # fmt: skip
 
 
@@ -29,9 +33,21 @@ def _served(drivers, arrays, plan, workspace) -> bool:
     while plan is not None and plan.algorithm in drivers:
         if drivers[plan.algorithm](*arrays, plan, workspace):
             return True
-        plan = plan.otherwise() if plan.otherwise else None
-        workspace = plans.workspace(plan) if plan else None
+        plan, workspace = _otherwise(plan)
     return False
+
+
+def _otherwise(plan):
+    """The plan for data that this one's algorithm cannot serve, with its workspace.
+
+    None where there is no such plan, or no memory for it: the direct loops need none, and what
+    this call or an earlier one of the same caller has written is not left half done.
+    """
+    other = plan.otherwise() if plan.otherwise else None
+    try:
+        return other, plans.workspace(other) if other else None
+    except WorkspaceError:
+        return None, None
 
 
 def conv_forward(y, x, w, b, geometry, plan, workspace):
@@ -51,16 +67,15 @@ def conv_dx(dx, dy, w, b, geometry, plan, workspace):
 
 
 def conv_dw(dw, db, dy, x, geometry, plan, workspace):
-    g = geometry
+    g, threads = geometry, plan.threads
     if plan.algorithm == "depthwise":
         if depthwise.dw(dw, db, dy, x, plan, workspace):
             return
-        plan = plan.otherwise()
-        workspace = plans.workspace(plan)
+        plan, workspace = _otherwise(plan)
     if not _served(_REDUCE, (dw, dy, x), plan, workspace):
-        direct.dw(dw.dtype, plan.threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
+        direct.dw(dw.dtype, threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
     if db is not None:
-        columns.bias_gradient(db.dtype, plan.threads, db, dy)
+        columns.bias_gradient(db.dtype, threads, db, dy)
 
 
 def bias_gradient(db, dy, plan, workspace):

@@ -22,6 +22,8 @@ from . import (
     depthwise,
     implicit_gemm,
     matmul,
+    pixel_conv,
+    pixel_dw,
     pointwise_dw,
     regions,
     weight_gradient,
@@ -36,6 +38,10 @@ SERIAL_BELOW = 100_000
 
 #: Below this many multiply-adds the loops of direct.py are done before a product has packed.
 DIRECT_BELOW = 4_000
+
+#: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
+#: is not written out: the loops of direct.py skip what it would multiply.
+FAR = 4096
 
 #: Below this many multiply-adds cutting float32 into parts costs more than AMX saves.
 AMX_ABOVE = 2_000_000
@@ -59,6 +65,9 @@ class CpuPlan(Plan):
     otherwise: object = field(default=None, compare=False, repr=False)
 
 
+_CONV = ("conv_forward", "conv_dx", "conv_dw")
+
+
 @lru_cache(maxsize=4096)
 def plan(operation, geometry, dtype, settings, without=None) -> Plan:
     """The plan for ``operation`` (a function of the contract) on ``geometry``.
@@ -69,28 +78,31 @@ def plan(operation, geometry, dtype, settings, without=None) -> Plan:
     work = _work(geometry)
     threads = 1 if work < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
-    tiled = TARGET and work >= DIRECT_BELOW
-    if tiled and without != "pointwise" and _pointwise_dw_serves(operation, geometry, dtype, settings):
-        found = _pointwise_dw(made, geometry, dtype, settings)
-        if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
-            return found
-    if _winograd_serves(operation, geometry, settings):
-        found = _winograd(made, geometry, dtype, settings)
-        if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
-            return found
-    if _amx_serves(operation, geometry, dtype, settings):
-        found = _amx(made, geometry, dtype, settings)
-        if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
-            return found
+    tiled = TARGET and work >= DIRECT_BELOW and not (operation in _CONV and _far(geometry))
+    for algorithm, serves, build in _CHOICES:
+        if tiled and algorithm != without and serves(operation, geometry, dtype, settings):
+            found = build(made, geometry, dtype, settings)
+            limit = settings.workspace_limit
+            if limit is None or found.workspace_bytes <= limit:
+                return found
     if operation in ("conv_forward", "conv_dx") and tiled:
-        made = _implicit_gemm(made, geometry, dtype, settings)
+        few = pixel_conv.serves(geometry, dtype, operation == "conv_forward")
+        made = (_pixel_conv if few else _implicit_gemm)(made, geometry, dtype, settings)
     if operation == "conv_dw" and tiled:
-        made = _weight_gradient(made, geometry, dtype, settings)
+        few = pixel_dw.serves(geometry)
+        made = (_pixel_dw if few else _weight_gradient)(made, geometry, dtype, settings)
     if operation == "matmul" and tiled:
         made = _matmul(made, geometry, dtype, settings)
-    if operation in ("conv_forward", "conv_dx", "conv_dw") and depthwise.serves(geometry):
+    if operation in _CONV and depthwise.serves(geometry):
         made = _depthwise(made, geometry, dtype, settings)
     return made
+
+
+def _far(g) -> bool:
+    """Do taps reach so far beyond the image that a padded copy of it would be mostly zeros?"""
+    spans = [n + before + after + (r - 1) * d for n, before, after, r, d
+             in zip(g.size, g.before, g.after, g.window, g.dilation)]  # fmt: skip
+    return math.prod(spans) > FAR * max(g.plane, g.out_plane)
 
 
 def _depthwise(other, g, dtype, settings):
@@ -102,11 +114,28 @@ def _depthwise(other, g, dtype, settings):
                    blocking=depthwise.BLOCKING, otherwise=lambda: other)  # fmt: skip
 
 
-def _winograd_serves(operation, g, settings) -> bool:
-    """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
-    if operation not in ("conv_forward", "conv_dx", "conv_dw") or settings.precision == "strict":
+def _pointwise_serves(operation, g, dtype, settings) -> bool:
+    """Small images do not fill the vectors along a row: there AMX, which packs, is ahead."""
+    if operation != "conv_dw" or not pointwise_dw.serves(g):
         return False
-    if not TARGET or not winograd.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
+    return g.out_plane >= POINTWISE_ABOVE or not _amx_serves(operation, g, dtype, settings)
+
+
+def _pointwise(made, g, dtype, settings):
+    built = pointwise_dw.build(g, dtype, made.threads)
+    p = built.layout
+    blocking = {"tile": (pointwise_dw.HEIGHT, pointwise_dw.WIDTH), "run": p.run,
+                "images": p.images, "parts": p.parts}  # fmt: skip
+    other = partial(plan, made.operation, g, dtype, settings, "pointwise")
+    return replace(made, algorithm="pointwise", workspace_bytes=built.size * ITEMSIZE[dtype],
+                   blocking=blocking, program=built, otherwise=other)  # fmt: skip
+
+
+def _winograd_serves(operation, g, dtype, settings) -> bool:
+    """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
+    if operation not in _CONV or settings.precision == "strict":
+        return False
+    if not winograd.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
     if min(g.in_channels, g.out_channels) // g.groups < 32:
         return False
@@ -131,13 +160,15 @@ def _winograd(made, g, dtype, settings):
 
 def _amx_serves(operation, g, dtype, settings) -> bool:
     """Is there enough to multiply, and little enough padding to whole tiles, for AMX to win?"""
-    if operation not in ("conv_forward", "conv_dx", "conv_dw") or dtype != "float32":
+    if operation not in _CONV or dtype != "float32":
         return False
     if settings.precision == "strict" or not amx.available() or g.multiply_adds < AMX_ABOVE:
         return False
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     # a 1x1 window reads what it copies once: with few channels copying costs more than it saves
     least = 2 * amx.SIDE + 1 if g.taps == 1 else 1
+    if operation == "conv_dw" and channels <= amx.SIDE and pixel_dw.serves(g):
+        return False  # half of a register of channels: the vectors are as fast, and copy less
     return min(rows, channels) >= least and min(_fill(rows), _fill(channels)) >= 0.7
 
 
@@ -164,6 +195,14 @@ def _amx(made, g, dtype, settings):
                    program=built, otherwise=strict)  # fmt: skip
 
 
+#: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
+_CHOICES = (
+    ("pointwise", _pointwise_serves, _pointwise),
+    ("winograd", _winograd_serves, _winograd),
+    ("amx", _amx_serves, _amx),
+)
+
+
 def _matmul(made, g, dtype, settings):
     built = matmul.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
@@ -175,20 +214,30 @@ def _matmul(made, g, dtype, settings):
                    program=built)  # fmt: skip
 
 
-def _pointwise_dw_serves(operation, g, dtype, settings) -> bool:
-    """Small images do not fill the vectors along a row: there AMX, which packs, is ahead."""
-    if operation != "conv_dw" or not pointwise_dw.serves(g):
-        return False
-    return g.out_plane >= POINTWISE_ABOVE or not _amx_serves(operation, g, dtype, settings)
+def _pixel_conv(made, g, dtype, settings):
+    built = pixel_conv.build(g, dtype, made.threads, made.operation == "conv_forward")
+    size = built.size * ITEMSIZE[dtype]
+    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
+    if size > most:
+        return _implicit_gemm(made, g, dtype, settings)
+    p = built.product
+    blocking = {"columns": p.tile, "images": p.images,
+                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
 
 
-def _pointwise_dw(made, g, dtype, settings):
-    built = pointwise_dw.build(g, dtype, made.threads)
-    p = built.layout
-    blocking = {"tile": (pointwise_dw.HEIGHT, pointwise_dw.WIDTH), "run": p.run, "images": p.images}
-    return replace(made, algorithm="pointwise", workspace_bytes=built.size * ITEMSIZE[dtype],
-                   blocking=blocking, program=built,
-                   otherwise=partial(plan, made.operation, g, dtype, settings, "pointwise"))  # fmt: skip
+def _pixel_dw(made, g, dtype, settings):
+    built = pixel_dw.build(regions.forward_axes(g), g, dtype, made.threads)
+    size = built.size * ITEMSIZE[dtype]
+    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
+    if size > most:
+        return _weight_gradient(made, g, dtype, settings)
+    p = built.sums
+    blocking = {"panel": p.panel, "columns": p.tile, "parts": p.parts, "images": p.images,
+                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
 
 
 def _weight_gradient(made, g, dtype, settings):
@@ -209,7 +258,7 @@ def _weight_gradient(made, g, dtype, settings):
 @lru_cache(maxsize=4096)
 def _implicit_gemm(made, g, dtype, settings, flat=True):
     """``flat``: a window of 1 may take every image as one row, if the arrays' strides allow it."""
-    flat = flat and _pointwise(g)
+    flat = flat and _one_to_one(g)
     seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_forward":
@@ -233,7 +282,7 @@ def _implicit_gemm(made, g, dtype, settings, flat=True):
                    program=built, otherwise=otherwise)  # fmt: skip
 
 
-def _pointwise(g) -> bool:
+def _one_to_one(g) -> bool:
     """Does every output element read one input element, its own?"""
     return g.window == g.stride == (1, 1, 1) and g.before == g.after == (0, 0, 0)
 
