@@ -15,7 +15,16 @@ import numpy as np
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
-from . import amx, amx_dw, amx_program, depthwise, implicit_gemm, matmul, regions, weight_gradient
+from . import (
+    amx,
+    amx_dw,
+    amx_program,
+    depthwise,
+    implicit_gemm,
+    matrix_product,
+    regions,
+    weight_gradient,
+)
 from .vectors import ITEMSIZE, TARGET
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
@@ -111,12 +120,13 @@ def _amx(made, g, dtype, settings):
 
 
 def _matmul(made, g, dtype, settings):
-    built = matmul.build(g, dtype, made.threads)
+    built = matrix_product.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
     if settings.workspace_limit is not None and size > settings.workspace_limit:
         return made  # the direct loops need none
     p = built.blocking
-    blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk}
+    blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk,
+                "parts": p.parts}  # fmt: skip
     return replace(made, algorithm="packed", workspace_bytes=size, blocking=blocking,
                    program=built)  # fmt: skip
 
