@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import matrix_product
+from . import amx_matmul, matrix_product, plans
 from .jit import array, kernel, out, prange
 from .memory import load, step, store
 from .vectors import ITEMSIZE
@@ -16,12 +16,17 @@ _NO_BIASES = {dtype: none[None] for dtype, none in NO_BIAS.items()}
 def matmul(y, a, b, bias, geometry, plan, workspace):
     """y[i] = sum over e of a[i, e] @ b[i, e], plus bias (contract.matmul)."""
     dtype = y.dtype
+    if plan.algorithm == "amx":
+        if amx_matmul.run(y, a, b, _as_matrix(bias, dtype), plan, workspace):
+            return
+        plan = plan.otherwise()
+        workspace = plans.workspace(plan)
     if plan.algorithm == "direct":
         bias = NO_BIAS[dtype] if bias is None else bias
         sums_of_rows(dtype, plan.threads, y, a, b, bias)
         return
     program, work = plan.program, workspace.view(dtype)
-    bias = _NO_BIASES[dtype] if bias is None else bias[None]
+    bias = _as_matrix(bias, dtype)
     if _better_turned(y, a, b):
         y, a, b = y.transpose(0, 2, 1), b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)
         matrix_product.product(dtype, plan.threads, y, a, b, bias.T, work, program.turned)
@@ -29,17 +34,22 @@ def matmul(y, a, b, bias, geometry, plan, workspace):
         matrix_product.product(dtype, plan.threads, y, a, b, bias, work, program.blocking)
 
 
+def _as_matrix(bias, dtype):
+    """The bias as (1, J); none is (1, 0)."""
+    return _NO_BIASES[dtype] if bias is None else bias[None]
+
+
 def _better_turned(y, a, b):
     """Is y^T = b^T @ a^T less to transpose?  The bits are the same.
 
     The right factor wants contiguous rows and the left one takes either; so where both are
-    contiguous along the sum, the smaller one is to be the right one.
+    contiguous along the sum, a small one is to be the right one, if y is small too.
     """
     item = y.itemsize
     if y.strides[2] != item and y.strides[1] == item:
         return True
     along_sum = a.strides[3] == item and b.strides[2] == item and b.strides[3] != item
-    return along_sum and 2 * y.shape[1] < y.shape[2]
+    return along_sum and b.size > 2 * (a.size + y.size)
 
 
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 1)))

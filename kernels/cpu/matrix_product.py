@@ -110,9 +110,11 @@ def _blocking(g, rows, columns, dtype, threads):
 
 
 def _shared(batch, down, across, rows, columns, width, threads):
-    """Blocks that the threads can share evenly: columns are cut first, as a is seldom packed."""
+    """Blocks that the threads can share evenly."""
     while batch * down * across % threads and batch * down * across < 8 * threads:
-        if columns >= 4 * width * across:
+        if rows >= 16 * ROWS * down:
+            down += 1
+        elif columns >= 4 * width * across:
             across += 1
         elif rows >= 2 * ROWS * down:
             down += 1

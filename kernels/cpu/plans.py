@@ -18,6 +18,7 @@ from ..contract import Plan
 from . import (
     amx,
     amx_dw,
+    amx_matmul,
     amx_program,
     depthwise,
     implicit_gemm,
@@ -86,10 +87,12 @@ def _depthwise(other, g, dtype, settings):
 
 def _amx_serves(operation, g, dtype, settings) -> bool:
     """Is there enough to multiply, and little enough padding to whole tiles, for AMX to win?"""
-    if operation not in ("conv_forward", "conv_dx", "conv_dw") or dtype != "float32":
+    if operation not in ("conv_forward", "conv_dx", "conv_dw", "matmul") or dtype != "float32":
         return False
-    if settings.precision == "strict" or not amx.available() or g.multiply_adds < AMX_ABOVE:
+    if settings.precision == "strict" or not amx.available() or _work(g) < AMX_ABOVE:
         return False
+    if operation == "matmul":
+        return amx_matmul.serves(g)
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     # a 1x1 window reads what it copies once: with few channels copying costs more than it saves
     least = 2 * amx.SIDE + 1 if g.taps == 1 else 1
@@ -102,6 +105,8 @@ def _fill(count):
 
 
 def _amx(made, g, dtype, settings):
+    if made.operation == "matmul":
+        return _amx_matmul(made, g, dtype, settings)
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_dw":
         built = amx_dw.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
@@ -115,6 +120,15 @@ def _amx(made, g, dtype, settings):
     blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "images": s.images,
                 "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
     strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
+    return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
+                   program=built, otherwise=strict)  # fmt: skip
+
+
+def _amx_matmul(made, g, dtype, settings):
+    built = amx_matmul.build(g, made.threads, g.rows > g.columns)
+    p = built.blocking
+    blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "width": p.width, "chunk": p.chunk}
+    strict = partial(plan, "matmul", g, dtype, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
                    program=built, otherwise=strict)  # fmt: skip
 
