@@ -47,8 +47,10 @@ BLOCK_BYTES = 768 * 1024
 #: Bytes of the factor that all tasks share, cut.
 SHARED_BYTES = 24 * 1024 * 1024
 
-#: Below this harmonic mean of rows and columns cutting costs more than the tiles save.
+#: Below this harmonic mean of rows and columns, or this many multiply-adds in all, cutting, and
+#: handing what was cut from core to core, costs more than the tiles save.
 LEAST_MEAN = 150
+LEAST_WORK = 30_000_000
 
 _SQUARE = SIDE * SIDE
 
@@ -84,7 +86,8 @@ def serves(g) -> bool:
     """Are rows and columns of MatmulGeometry ``g`` enough to pay for cutting, and fill the tiles?"""
     mean = 2 * g.rows * g.columns / max(1, g.rows + g.columns)
     whole = _round(g.rows, SIDE) * _round(g.columns, SIDE) * _round(g.inner, DEPTH)
-    return mean >= LEAST_MEAN and g.rows * g.columns * g.inner >= 0.7 * whole
+    work = g.batch * g.summed * g.rows * g.columns * g.inner
+    return work >= LEAST_WORK and mean >= LEAST_MEAN and g.rows * g.columns * g.inner >= 0.7 * whole
 
 
 def build(g, threads, own_left, shared_once=False) -> Program:

@@ -244,7 +244,15 @@ def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, colu
 
 @helper
 def _pack_strips(work, to, b, start, depth, columns, p):
-    """A block of b, strip after strip; whole rows are read in one go."""
+    """A block of b, strip after strip; whole rows are read in one go.
+
+    The last strip is filled up with zeros: what lay there may be denormal, which is slow.
+    """
+    rest = columns % p.width
+    if rest:
+        for at in range(depth):
+            fill_row(work, to + (columns - rest) * depth + at * p.width + rest, work.dtype.type(0),
+                     p.width - rest)  # fmt: skip
     if step(b, 3) == 1:
         for at in range(depth):
             for j in range(0, columns, p.width):
