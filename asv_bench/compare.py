@@ -3,10 +3,11 @@
     python asv_bench/compare.py --ops conv,pool --rows resnet --seconds 0.5
 
 Each side's result is checked against float64 before it is timed, and each timed call comes right
-after an untimed one of its own side.  A row per case, no case left out; then the geometric means
-and the worst cases over PyTorch's default layout and over the better of its two.  Ends with exit
-status 1 if gradroute failed or was wrong anywhere.  The machinery is gradroute.bench, which
-`gradroute bench` shows with more libraries, tables and pictures.
+after an untimed one of its own side, in a turn that begins with an idle pause.  A row per case,
+no case left out; then the geometric means and the worst cases over PyTorch's default layout and
+over the better of its two.  Ends with exit status 1 if gradroute failed or was wrong anywhere.
+The machinery is gradroute.bench, which `gradroute bench` shows with more libraries, tables and
+pictures.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def main() -> int:
     print("\n".join(lines.closing(rows)))
     print(
         f"{len(rows)} cases, {options.dtype}, {options.threads} threads each, ours {options.layout}"
-        f" on {options.backend}, median of at least 5 calls, {time.perf_counter() - start:.0f} s"
+        f" on {options.backend}, median of 5 calls or more, {time.perf_counter() - start:.0f} s"
     )
     if options.json:
         save(options.json, merge(load(options.json), {"rows": rows}))

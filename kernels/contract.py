@@ -195,6 +195,13 @@ def activate_backward(dx, dy, saved, name, from_output, plan, workspace):
     """dx = dy * slope, with the slope taken from the input, or from the output if from_output."""
 
 
+def linear_slope(dz, db, dy, y, name, plan, workspace):
+    """dz = dy * slope, taken from the output y, and db[k] = sum over n of dz[n,k].
+
+    The step of linear_backward in front of its products; dz, dy and y are (N, K) and contiguous.
+    """
+
+
 def check_labels(labels, classes, plan, workspace):
     """Position of the first label outside 0..classes-1, or -1.  labels is 1-D, any integer dtype."""
 
@@ -211,5 +218,5 @@ KERNELS = {
              avg_pool_forward, avg_pool_backward),
     "matmul": (matmul,),
     "scatter": (check_index, scatter_add),
-    "activation": (activate, activate_backward, check_labels, softmax_cross_entropy),
+    "activation": (activate, activate_backward, linear_slope, check_labels, softmax_cross_entropy),
 }  # fmt: skip

@@ -102,6 +102,10 @@ CONV = [
     _conv(["padding"], "padding None", padding=None),
     _conv(["layout"], "an unknown layout", layout="NCHW"),
     _conv(["layout"], "no layout", layout=None),
+    _conv(["layout"], "a layout as an array", layout=np.array([1, 2])),
+    _conv(["64 bits"], "positions beyond 64 bits", padding="same", dilation=2**62),
+    _conv(["64 bits"], "a stride that overflows with the image", stride=2**63 - 1),
+    _conv(["64 bits"], "a result beyond 64 bits", padding=2**40),
     _conv(["x"], "an empty spatial axis", np.ones((2, 4, 0, 7)), W),
     _conv(["x"], "no channels", np.ones((2, 0, 6, 7)), np.ones((3, 0, 3, 3))),
     _conv(["w"], "no filters", X, np.ones((0, 4, 3, 3))),
@@ -188,7 +192,11 @@ POOL = [
            lambda out: gr.avg_pool_backward(POOLED[:1], X.shape, 2, out=out)),
 ]  # fmt: skip
 
+FAR = np.broadcast_to(np.ones((1, 1)), (2**40, 1))
+
 OTHERS = [
+    _other(["64 bits"], "matmul: a product beyond 64 bits", None,
+           lambda out: gr.matmul(FAR, FAR.T)),
     _other(["a", "b"], "matmul: inner sizes that differ", (2, 4),
            lambda out: gr.matmul(np.ones((2, 3)), np.ones((4, 4)), out=out)),
     _other(["a"], "matmul: a number", (2, 4), lambda out: gr.matmul(np.ones(()), np.ones((3, 4)),
@@ -241,6 +249,7 @@ OTHERS = [
     _scatter(["axis"], "an axis that out does not have", np.array([0, 1, 2]), axis=2),
     _scatter(["axis"], "axis as a float", np.array([0, 1, 2]), axis=0.0),
     _scatter(["axis"], "axis as a bool", np.array([0, 1, 2]), axis=False),
+    _scatter(["mode"], "mode as an array", np.array([0, 1, 2]), mode=np.array([], int)),
     _scatter(["mode"], "an unknown mode", np.array([0, 1, 2]), mode="ignore"),
     _other(["operation"], "plan: an unknown operation", None,
            lambda out: gr.plan("convolve", X, W)),

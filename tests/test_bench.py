@@ -5,12 +5,13 @@ import itertools
 import json
 import math
 import pathlib
+import subprocess
 
 import numpy as np
 import pytest
 
 import gradroute as gr
-from gradroute.bench import lines, measure, peers, record
+from gradroute.bench import causes, lines, machine, measure, peers, record, report
 from gradroute.bench.cases import FAMILIES, Case, load_cases, operations
 from gradroute.bench.peers import Peer, Run
 from gradroute.bench.peers.ours import Ours
@@ -181,11 +182,34 @@ def test_errors_are_infinite_for_other_shapes_integers_and_nan():
     assert measure.error_to([ones, ones], [ones]) == math.inf
 
 
-def test_timed_calls_come_right_after_an_untimed_one_and_every_second_round_goes_backwards():
-    calls = []
-    times = measure.alternate([lambda: calls.append("a"), lambda: calls.append("b")], 0, least=2)
-    assert calls == list("aabb" "bbaa")
+def test_timed_calls_come_right_after_an_untimed_one_and_every_second_round_goes_backwards(
+    monkeypatch,
+):
+    events = []
+    monkeypatch.setattr(measure, "WAKE", 0)
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: events.append(seconds))
+    calls = [lambda: events.append("a"), lambda: events.append("b")]
+    times = measure.alternate(calls, seconds=0, turns=2)
+    pause = measure.PAUSE
+    assert events == [pause, *"aa", pause, *"bb", pause, *"bb", pause, *"aa"]
     assert [len(t) for t in times] == [2, 2]
+
+
+def test_a_side_that_takes_far_longer_than_its_share_is_not_waited_for_again(monkeypatch):
+    now, ran = [0.0], []
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+
+    def slow():
+        now[0] += 9
+        ran.append("slow")
+
+    def quick():
+        now[0] += 0.01
+
+    times = measure.alternate([slow, quick], seconds=1)
+    assert times[0] == [9] and len(ran) == 2
+    assert len(times[1]) == 30  # 0.5 s in five turns: 6 timed calls each, between 5 untimed ones
 
 
 # ---- ratios and records -------------------------------------------------------------------
@@ -208,6 +232,49 @@ def test_ratios_means_and_worst_cases():
     best = record.summarize(rows, "", *record.PYTORCH)
     assert best.mean == pytest.approx(1) and best.worst_case == "conv_dx slow" and best.lost == 1
     assert any("conv_dx slow" in text and "0.50x" in text for text in lines.closing(rows))
+
+
+def conv_row(seconds, theirs, **sizes):
+    sizes = {"C": 128, "H": 56, "W": 56, "R": 3, "S": 3, "stride": 1, "groups": 1, **sizes}
+    timings = [Timing("gradroute", seconds), Timing("pytorch", theirs)]
+    return Row("conv_dx", "row", sizes, "float32", "channels_first", "numba", 2, 100, 1, timings)
+
+
+@pytest.mark.parametrize(
+    "cause, row",
+    [
+        ("small", conv_row(2e-4, 1e-4, C=3)),
+        ("first layer", conv_row(2.0, 1.0, C=3)),
+        ("depthwise", conv_row(2.0, 1.0, groups=128)),
+        ("strided 1x1", conv_row(2.0, 1.0, R=1, S=1, stride=2)),
+        ("few pixels", conv_row(2.0, 1.0, H=7, W=7)),
+        ("none known", conv_row(2.0, 1.0)),
+        ("near the ceiling", conv_row(1.25, 1.0)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_lost_row_has_the_cause_that_its_sizes_and_times_tell(cause, row):
+    ceilings = {"flops": 100.0, "bytes": 100.0}  # the row's roofline is one second
+    assert causes.cause(row, ceilings) == cause
+    text = "\n".join(report.losses([row], ceilings))
+    assert f"row ({row.over('pytorch'):.2f}x, {cause})" in text and f"| {cause} |" in text
+
+
+def test_the_share_of_the_roofline_is_the_time_allowed_by_the_lower_ceiling():
+    row = conv_row(4.0, 2.0)
+    assert causes.share(row, {"flops": 100.0, "bytes": 100.0}) == 0.25
+    assert causes.share(row, {"flops": 100.0, "bytes": 0.5}) == 0.5
+    assert causes.share(row, {"flops": 100.0, "bytes": 0.5}, "pytorch") == 1
+    assert causes.share(row, {"flops": 100.0, "bytes": 0.5}, "jax") is None
+
+
+def test_the_machine_s_description_names_the_commit_that_was_measured():
+    head = subprocess.run(["git", "-C", pathlib.Path(__file__).parent, "rev-parse", "HEAD"],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    if head.returncode:
+        pytest.skip("not in a git checkout")
+    installed = pathlib.Path(gr.__file__).parents[1] == pathlib.Path(__file__).parents[1] / "python"
+    assert (machine.commit() or "").startswith(head.stdout[:12] if installed else "")
 
 
 def test_a_record_comes_back_as_it_was_and_new_rows_replace_old_ones(tmp_path):

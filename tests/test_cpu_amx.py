@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 #: (N, C, H, W), (K, C/G, R, S), options: each has enough to multiply, and fills the tiles
 CASES = {
-    "same": ((2, 32, 20, 20), (64, 32, 3, 3), {"padding": 1}),
+    "same": ((2, 32, 20, 20), (64, 32, 5, 5), {"padding": 2}),
     "strided": ((2, 64, 25, 25), (64, 64, 3, 3), {"stride": 2, "padding": 1}),
     "stride beyond the window": ((2, 64, 60, 60), (64, 64, 3, 3), {"stride": 5}),
     "dilated groups": ((2, 64, 15, 17), (64, 32, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
@@ -101,10 +101,11 @@ def test_extreme_scales_keep_their_accuracy(scale):
 def test_integers_are_multiplied_exactly():
     generator = np.random.default_rng(0)
     x = generator.integers(-1000, 1000, (1, 32, 16, 16)).astype(np.float32)
-    w = generator.integers(-7, 8, (64, 32, 3, 3)).astype(np.float32)
+    w = generator.integers(-7, 8, (64, 32, 5, 5)).astype(np.float32)
+    assert gr.plan("conv", x, w, padding=2).algorithm == "amx"
     with gr.config(backend="reference"):
-        exact = gr.conv(x.astype(np.float64), w.astype(np.float64), padding=1)
-    np.testing.assert_array_equal(gr.conv(x, w, padding=1), exact)
+        exact = gr.conv(x.astype(np.float64), w.astype(np.float64), padding=2)
+    np.testing.assert_array_equal(gr.conv(x, w, padding=2), exact)
 
 
 def test_strict_and_float64_do_not_use_them():

@@ -29,6 +29,10 @@ def cupy(device):
     return device.array_module()
 
 
+def normal(shape):
+    return make("normal", shape, "float32", 1)
+
+
 def on_device(device, arrays):
     return {name: device.to_device(array) for name, array in arrays.items()}
 
@@ -109,6 +113,22 @@ def test_cuda_takes_strides_beyond_32_bits(device, stride):
     np.testing.assert_array_equal(dx.sum(-1), y[..., 0])
 
 
+@pytest.mark.parametrize("channels", [1, 16])
+@pytest.mark.parametrize("precision", ["standard", "tf32"])
+def test_cuda_taps_far_outside_the_image_overflow_no_offset(device, channels, precision):
+    """The first of two taps lies 2^27 planes of 16 elements in front of every image."""
+    far = 1 << 27
+    x, w = normal((2, channels, 2, 4, 4)), normal((16, channels, 2, 3, 3))
+    dy, near = normal((2, 16, 2, 2, 2)), w[:, :, 1:]
+    options = {"dilation": (far, 1, 1), "padding": ((far, 0), (0, 0), (0, 0))}
+    with gr.config(backend="cuda", precision=precision):
+        found = (gr.conv(x, w, **options), *gr.conv_backward(dy, x, w, **options))
+        dx, dw, db = gr.conv_backward(dy, x, near)
+        expected = (gr.conv(x, near), dx, np.concatenate([np.zeros_like(dw), dw], 2), db)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("call", calls.CALLS, ids=str)
 def test_a_small_cuda_grid_covers_every_element(device, monkeypatch, call):
     with gr.config(backend="cuda"):
@@ -153,6 +173,19 @@ def test_the_cuda_workspace_stays_below_its_limit(device):
             tight = gr.plan("conv_dw", x, w)
     assert (whole.algorithm, tight.algorithm) == ("tensor_tf32", "implicit_gemm")
     assert tight.workspace_bytes <= w.nbytes < whole.workspace_bytes
+
+
+def test_cuda_linear_backward_fuses_the_slope_with_the_bias_gradient(device):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((300, 5), "f"), rng.standard_normal((7, 5), "f")
+    dy = rng.standard_normal((300, 7), "f")
+    y = gr.linear(x, w, activation="relu")
+    with gr.config(backend="cuda"):
+        dx, dw, db = gr.linear_backward(dy, x, w, y=y, activation="relu")
+    assert device.launched == ["linear_slope", "bias_finish"]
+    dz = np.where(y > 0, dy, 0).astype(float)
+    for found, expected in ((dx, dz @ w), (dw, dz.T @ x), (db, dz.sum(0))):
+        assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
 # ---- scatter by atomics -------------------------------------------------------------------

@@ -93,6 +93,13 @@ def test_cuda_activations_have_the_same_bits_in_every_order(name):
     in_every_order(lambda: (gr.activate(x, name), gr.activate_backward(x, name, x=x)))
 
 
+@pytest.mark.parametrize("rows", [1, 150])
+def test_cuda_linear_backward_has_the_same_bits_in_every_order(rows):
+    shapes = {"dy": (rows, 35), "x": (rows, 3), "w": (35, 3), "y": (rows, 35)}
+    arrays = {name: make("normal", shape, "float32", 1) for name, shape in shapes.items()}
+    in_every_order(lambda: gr.linear_backward(**arrays, activation="sigmoid"))
+
+
 @pytest.mark.parametrize("rows", [1, 7, 300])
 def test_cuda_scatter_add_and_loss_have_the_same_bits_in_every_order(rows):
     rng = np.random.default_rng(rows)

@@ -5,8 +5,9 @@ import numpy as np
 import oracle
 import pytest
 from cases import CONV
-from values import exact, make
+from values import exact, make, named
 
+import gradroute as gr
 from gradroute.geometry import conv_geometry
 from gradroute.kernels.cuda import conv, plans, workspace
 
@@ -73,25 +74,86 @@ def test_cuda_tensor_cores_sum_every_read(device, case, dtype, algorithm):
     assert error(found, dw) <= bound
 
 
+#: operation: shapes of x and w, padding 1, whose results are sums of 2,304 products
+LONG_SUMS = {
+    "conv_forward": ((1, 256, 2, 2), (16, 256, 3, 3)),
+    "conv_dx": ((1, 16, 2, 2), (256, 16, 3, 3)),
+    "conv_dw": ((1, 16, 48, 48), (16, 16, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("mean", [0, 1])
+@pytest.mark.parametrize("operation", LONG_SUMS)
+def test_cuda_3xtf32_is_as_accurate_as_float32_in_long_sums(cpu_runner, operation, mean):
+    """Tensor cores cut their sums off, as the runner's do, which a long sum would show."""
+    rng = np.random.default_rng(0)
+    x, w = ((rng.standard_normal(s) + mean).astype("f") for s in LONG_SUMS[operation])
+    geometry = conv_geometry(x.shape, w.shape, stride=1, padding=1, dilation=1, groups=1)
+    dy = (rng.standard_normal((1, w.shape[0], *x.shape[2:])) + mean).astype("f")
+    dx, dw, _ = oracle.conv_backward(exact(dy), exact(x), exact(w), padding=1)
+    kernel, arrays, expected = {
+        "conv_forward": (conv.conv_forward, (x, w), oracle.conv(exact(x), exact(w), padding=1)),
+        "conv_dx": (conv.conv_dx, (dy, w), dx),
+        "conv_dw": (conv.conv_dw, (dy, x), dw),
+    }[operation]
+    with cuda_on_cpu.stand_in() as device:
+        how = (geometry, "float32", "tensor_3xtf32")
+        found = run(device, kernel, operation, expected.shape, arrays, *how)
+    assert error(found, expected) <= 1e-6
+
+
+SHAPES = ((8, 64, 28, 28), (64, 64, 3, 3))
+
+
 @pytest.mark.parametrize(
     "dtype, precision, algorithm",
     [
         ("float32", "strict", "implicit_gemm"),
-        ("float32", "standard", "implicit_gemm"),
+        ("float32", "standard", "tensor_3xtf32"),
         ("float32", "tf32", "tensor_tf32"),
         ("float16", "strict", "tensor_16bit"),
         ("bfloat16", "standard", "tensor_16bit"),
         ("float64", "tf32", "implicit_gemm"),
     ],
 )
-def test_cuda_float32_leaves_the_tensor_cores_alone_unless_tf32_is_asked_for(
+def test_cuda_precision_decides_which_tensor_cores_serve_a_convolution(
     device, dtype, precision, algorithm
 ):
-    from gradroute.config import Settings
+    x, w = (np.zeros(shape, named(dtype)) for shape in SHAPES)
+    with gr.config(backend="cuda", precision=precision):
+        for operation in ("conv", "conv_dx", "conv_dw"):
+            assert gr.plan(operation, x, w, padding=1).algorithm == algorithm
 
-    geometry = conv_geometry(
-        (8, 64, 28, 28), (64, 64, 3, 3), stride=1, padding=1, dilation=1, groups=1
-    )
-    for operation in ("conv_forward", "conv_dx", "conv_dw"):
-        plan = plans.plan(operation, geometry, dtype, Settings(precision=precision))
-        assert plan.algorithm == algorithm
+
+@pytest.mark.parametrize(
+    "why, capability, x, w",
+    [
+        ("tensor cores hardly faster than the float units", (8, 9), *SHAPES),
+        ("tensor cores hardly faster than the float units", (12, 0), *SHAPES),
+        ("few channels", (9, 0), (8, 8, 28, 28), (8, 8, 3, 3)),
+        ("little to do with each packed element", (9, 0), (8, 64, 28, 28), (64, 64, 1, 1)),
+        ("too few blocks for the device", (9, 0), (1, 64, 7, 7), (64, 64, 3, 3)),
+        ("packed arrays beyond the bound", (9, 0), (64, 64, 320, 320), (64, 64, 3, 3)),
+    ],
+)
+def test_cuda_convolutions_that_3xtf32_would_not_speed_up_stay_off_it(
+    device, monkeypatch, why, capability, x, w
+):
+    monkeypatch.setattr(type(device), "capability", capability)
+    monkeypatch.setattr(type(device), "multiprocessors", 132)
+    x, w = (np.broadcast_to(np.float32(0), shape) for shape in (x, w))
+    with gr.config(backend="cuda"):
+        for operation in ("conv", "conv_dx", "conv_dw"):
+            assert gr.plan(operation, x, w, padding="same").algorithm == "implicit_gemm", why
+
+
+def test_cuda_standard_runs_on_the_tensor_cores_and_stays_within_its_error(cpu_runner):
+    x, w = make("normal", (2, 64, 16, 16), "float32", 1), make("normal", (72, 64, 3, 3), "float32", 2)
+    dy = make("normal", (2, 72, 16, 16), "float32", 3)
+    with cuda_on_cpu.stand_in() as device, gr.config(backend="cuda"):
+        found = (gr.conv(x, w, padding=1), *gr.conv_backward(dy, x, w, padding=1, need=("x", "w")))
+        assert {"conv_tensor", "conv_tensor_filter"} <= set(device.launched)
+        assert not {"conv_gather", "conv_filter"} & set(device.launched)
+    expected = oracle.conv_backward(exact(dy), exact(x), exact(w), padding=1)[:2]
+    for one, other in zip(found, (oracle.conv(exact(x), exact(w), padding=1), *expected)):
+        assert error(one, other) <= 1e-6

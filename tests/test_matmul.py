@@ -130,6 +130,21 @@ def test_a_fused_activation_is_the_two_steps(backend, name):
         assert_close(one, other, "float64")
 
 
+@pytest.mark.parametrize("shape, out", [((130, 3), 40), ((2, 150, 3), 1), ((0, 3), 4), ((3,), 70)])
+def test_the_bias_gradient_sums_the_slopes_of_every_row(backend, shape, out):
+    x, w, _ = _linear_arrays(shape, out, False, "float32")
+    y = make("normal", (*shape[:-1], out), "float32", seed=3)
+    dy = make("normal", y.shape, "float32", seed=4)
+    wide = np.zeros((out, 2), "f")
+    _, dw, db = gr.linear_backward(
+        dy, x, w, y=y, activation="tanh", need=("w", "b"), out=(None, None, wide[:, 1])
+    )
+    dz = (exact(dy) * (1 - exact(y) ** 2)).reshape(-1, out)
+    assert_close(db, dz.sum(0), "float32")
+    assert_close(dw, product(dz.T, exact(x).reshape(-1, 3)), "float32")
+    np.testing.assert_array_equal(wide[:, 0], 0)
+
+
 @pytest.mark.parametrize("name", ["gelu", "silu"])
 def test_activations_whose_slope_is_not_in_y_go_forward_only(backend, name):
     x, w, b = _linear_arrays((4, 5), 3, True, "float64")

@@ -58,6 +58,10 @@ def _why_not(backend: str) -> str | None:
     return None
 
 
+# asv imports this once and forks a process for each benchmark, which then finds Numba loaded
+_why_not("numba")
+
+
 class Benchmark:
     """Base of the suites.  A suite's ``prepare`` returns {name: a call without arguments}.
 

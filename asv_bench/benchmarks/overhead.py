@@ -1,35 +1,37 @@
 """What a call costs beside its arithmetic: import, compilation, and the layers above a kernel."""
 
 import os
+import pathlib
 import subprocess
 import sys
-import tempfile
 
 import numpy as np
 
 import gradroute as gr
 
+# large enough that the build that shares its work among threads is the one that serves
 _FIRST_CALL = """
-import os, time
+import sys, time
 import numpy as np, numba
-import gradroute as gr
-x, w = np.ones((2, 3, 9, 9), np.float32), np.ones((4, 3, 3, 3), np.float32)
-y, dy = np.ones((2, 4, 7, 7), np.float32), np.ones((2, 4, 7, 7), np.float32)
-winner = np.zeros((2, 3, 4, 4), np.uint8)
-calls = {
-    "conv": lambda: gr.conv(x, w),
-    "conv_backward": lambda: gr.conv_backward(dy, x, w),
-    "max_pool": lambda: gr.max_pool(x, 2),
-    "max_pool_backward": lambda: gr.max_pool_backward(
-        np.ones((2, 3, 4, 4), np.float32), winner, x.shape, 2),
-    "linear": lambda: gr.linear(np.ones((3, 5), np.float32), np.ones((4, 5), np.float32)),
-    "scatter_add": lambda: gr.scatter_add(np.zeros(9, np.float32), np.arange(5),
-                                          np.ones(5, np.float32)),
-}
+def ones(*shape): return np.ones(shape, np.float32)
+def call(operation):
+    if operation == "conv": return gr.conv(x, w)
+    if operation == "conv_dx": return gr.conv_backward(y, x, w, need=("x",))
+    if operation == "conv_dw": return gr.conv_backward(y, x, w, need=("w",))
+    if operation == "max_pool": return gr.max_pool(x, 2)
+    if operation == "max_pool_backward":
+        return gr.max_pool_backward(ones(8, 16, 14, 14), winner, x.shape, 2)
+    if operation == "linear": return gr.linear(ones(128, 128), ones(128, 128))
+    if operation == "scatter_add": return gr.scatter_add(ones(999, 16), index, ones(9999, 16))
+x, w, y = ones(8, 16, 28, 28), ones(16, 16, 3, 3), ones(8, 16, 26, 26)
+winner, index = np.zeros((8, 16, 14, 14), np.uint8), np.arange(9999) % 999
 start = time.perf_counter()
-calls[os.environ["BENCHMARK_CALL"]]()
+import gradroute as gr
+call(sys.argv[1])
 print(time.perf_counter() - start)
 """
+OPERATIONS = ["conv", "conv_dx", "conv_dw", "max_pool", "max_pool_backward", "linear",
+              "scatter_add"]  # fmt: skip
 
 
 class Import:
@@ -43,37 +45,34 @@ class Import:
 
 
 class FirstCall:
-    """Seconds of an operation's first call in a new process, imports aside."""
+    """Seconds of `import gradroute` and an operation's first call in a new process.
 
-    params = (
-        ["conv", "conv_backward", "max_pool", "max_pool_backward", "linear", "scatter_add"],
-        ["cold", "cached"],
-    )
+    numpy and numba are imported before.  Cold is the call that compiles, on one core.
+    """
+
+    params = (OPERATIONS, ["cold", "cached"])
     param_names = ("operation", "cache")
     unit = "s"
-    timeout = 300
+    timeout = 600
 
-    def setup(self, operation, cache):
-        self._folder = tempfile.TemporaryDirectory()
-        if cache == "cached":
-            self._first(operation)
+    def setup_cache(self):
+        """Compiles each operation once, into a folder of its own: {operation: seconds}."""
+        return {operation: self._first(operation) for operation in OPERATIONS}
 
-    def teardown(self, operation, cache):
-        self._folder.cleanup()
+    setup_cache.timeout = 600
 
     def _first(self, operation):
-        environment = dict(
-            os.environ, NUMBA_CACHE_DIR=self._folder.name, BENCHMARK_CALL=operation
-        )
+        folder = pathlib.Path.cwd() / operation  # of asv's: the same one for all, removed at the end
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
         done = subprocess.run(
-            [sys.executable, "-c", _FIRST_CALL], env=environment, text=True,
+            [sys.executable, "-c", _FIRST_CALL, operation], env=environment, text=True,
             capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return float(done.stdout)
 
-    def track_seconds(self, operation, cache):
-        return self._first(operation)
+    def track_seconds(self, cold, operation, cache):
+        return cold[operation] if cache == "cold" else self._first(operation)
 
 
 class TinyCalls:

@@ -34,12 +34,21 @@ class Error(conv.Conv):
 class Ceiling(Benchmark):
     """Time that the roofline allows, divided by the time taken: 1 is as fast as the machine.
 
-    Both ceilings are measured in the same process: multiply-adds in registers, and copying.
+    Both ceilings are measured before: multiply-adds in registers, and copying.
     """
 
     params = (["numba"], ["float32", "float64"], SHAPES, OPERATIONS)
     param_names = ("backend", "dtype", "shape", "operation")
     unit = "fraction of the ceiling"
+
+    def setup_cache(self):
+        from gradroute.bench.ceilings import ceilings
+        from gradroute.config import available_threads
+
+        return {dtype: ceilings(dtype, available_threads()) for dtype in self.params[1]}
+
+    def setup(self, limits, *chosen):
+        super().setup(*chosen)
 
     def prepare(self, dtype, shape, operation):
         row = rows("conv")[shape]
@@ -51,11 +60,8 @@ class Ceiling(Benchmark):
         need = (operation[1:],)
         return {operation: lambda: gr.conv_backward(dy, x, w, **options, need=need)}
 
-    def track_fraction(self, backend, dtype, shape, operation):
-        from gradroute.bench.ceilings import ceilings
-        from gradroute.config import available_threads
-
-        limit = ceilings(dtype, available_threads())
+    def track_fraction(self, limits, backend, dtype, shape, operation):
+        limit = limits[dtype]
         allowed = max(self._flops / limit["flops"], self._bytes / limit["bytes"])
         times = []
         for _ in range(10):

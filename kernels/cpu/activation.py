@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..contract import ACTIVATIONS, ELU_ALPHA, LEAKY_SLOPE
+from .columns import bias_gradient
 from .jit import array, boolean, float64, helper, int64, kernel, out, prange
 from .memory import load, step, store
 
@@ -110,6 +111,12 @@ def activate(y, x, name, plan, workspace):
 
 def activate_backward(dx, dy, saved, name, from_output, plan, workspace):
     apply_slope(dx.dtype, plan.threads, dx, dy, saved, _CODE[name], from_output)
+
+
+def linear_slope(dz, db, dy, y, name, plan, workspace):
+    flat = (array.reshape(-1) for array in (dz, dy, y))
+    apply_slope(dz.dtype, plan.threads, *flat, _CODE[name], True)
+    bias_gradient(db.dtype, plan.threads, db, dz[:, :, None, None, None])
 
 
 # ---- the loss -----------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
+from gradroute.geometry import MatmulGeometry
+
 from .amx import (
     DEPTH,
     PARTS,
@@ -32,9 +34,10 @@ from .amx import (
     split_rows,
 )
 from .amx_program import FLAGS, LANES, _round
+from .implicit_gemm import in_one_row
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .microkernel import address
+from .strided_tile import address
 from .transposition import transpose
 from .vectors import add_row, copy_row, fill_row, finite_row
 
@@ -114,6 +117,32 @@ def build(g, threads, own_left, shared_once=False) -> Program:
     return Program(made, 4 * (slots_at + threads * slot))
 
 
+def serves_images(g) -> bool:
+    """Does a whole image of a 1x1 ConvGeometry ``g`` fill the tiles?"""
+    return g.groups == 1 and g.plane >= 0.85 * _round(g.plane, SIDE)
+
+
+def build_images(g, backward, threads) -> Program:
+    """The product of the weights of a 1x1 ConvGeometry ``g`` with each image."""
+    channels = (g.out_channels, g.in_channels)
+    rows, inner = channels[::-1] if backward else channels
+    product = MatmulGeometry(g.batch, 1, rows, g.plane, inner)
+    return build(product, threads, own_left=False, shared_once=True)
+
+
+def run_images(v, u, w, bias, plan, workspace) -> bool:
+    """v = u convolved with w (1, rows, channels, 1, 1, 1) + bias, as `run`.
+
+    False also where the images are not rows, or columns, of whole numbers of pixels.
+    """
+    v, u = in_one_row(v), in_one_row(u)
+    if v is None or u is None:
+        return False
+    v, u, weights = v[:, :, 0, 0], u[:, :, 0, 0], w[0, :, :, 0, 0, 0]
+    weights = np.broadcast_to(weights, (len(v), 1, *weights.shape))
+    return run(v, weights, u[:, None], bias.reshape(-1, 1), plan, workspace)
+
+
 def run(y, a, b, bias, plan, workspace) -> bool:
     """y (B, I, J) = sum over e of a (B, E, I, L) @ b (B, E, L, J) + bias (I or 1, J or 1).
 
@@ -152,8 +181,9 @@ def multiply(y, a, b, bias, work, shapes, table, p):
             for slot in prange(p.slots):
                 for cut in range(slot * cuts // p.slots, (slot + 1) * cuts // p.slots):
                     to = 4 * p.shared_at + cut * ((count + DEPTH - 1) // DEPTH) * STEP_BYTES
-                    _cut_panel(work, to, slot, 2, a, b, 1 - p.own_left, n0 + cut // panels, e,
-                               cut % panels * SIDE, l0, count, p)  # fmt: skip
+                    first = cut % panels * SIDE
+                    _cut(work, to, slot, 2, a, b, 1 - p.own_left, n0 + cut // panels, e, first,
+                         min(first + SIDE, J if p.own_left else I), l0, count, p)  # fmt: skip
             tasks = items * blocks
             for slot in prange(p.slots):
                 begin(shapes)
@@ -172,9 +202,7 @@ def _task(y, a, b, bias, work, table, slot, n, item, e, own, l0, count, part, pa
     size = steps * STEP_BYTES
     block_at, sums = 4 * (p.slots_at + slot * p.slot), p.slots_at + slot * p.slot + p.sums_at
     own_end = min(own + p.width, I if p.own_left else J)
-    for at in range(own, own_end, SIDE):
-        _cut_panel(work, block_at + (at - own) // SIDE * size, slot, 1, a, b, p.own_left, n, e, at,
-                   l0, count, p)  # fmt: skip
+    _cut(work, block_at, slot, 1, a, b, p.own_left, n, e, own, own_end, l0, count, p)
     shared_end = J if p.own_left else I
     panels = (shared_end + SIDE - 1) // SIDE
     for shared in range(0, shared_end, SIDE):
@@ -200,35 +228,42 @@ def _task(y, a, b, bias, work, table, slot, n, item, e, own, l0, count, part, pa
 
 
 @helper
-def _cut_panel(work, to, slot, flag, a, b, left, n, e, first, l0, count, p):
-    """SIDE rows of a, or columns of b, in bfloat16 parts; notes the largest magnitude."""
-    flags = LANES + slot * FLAGS
-    largest = load(work, flags + flag)
-    square = p.slots_at + slot * p.slot + p.square_at
+def _cut(work, to, slot, flag, a, b, left, n, e, first, end, l0, count, p):
+    """Rows ``first`` to ``end`` of a, or columns of b, in bfloat16 parts: panel after panel.
+
+    Notes the largest magnitude.  Squares are taken along the shorter stride.
+    """
+    steps, panels = (count + DEPTH - 1) // DEPTH, (end - first + SIDE - 1) // SIDE
     if left:
         start = n * step(a, 0) + e * step(a, 1) + first * step(a, 2) + l0 * step(a, 3)
-        rows, row, term = min(SIDE, a.shape[2] - first), step(a, 2), step(a, 3)
+        row, term = step(a, 2), step(a, 3)
     else:
         start = n * step(b, 0) + e * step(b, 1) + l0 * step(b, 2) + first * step(b, 3)
-        rows, row, term = min(SIDE, b.shape[3] - first), step(b, 3), step(b, 2)
-    for k in range(0, count, DEPTH):
-        terms = min(DEPTH, count - k)
+        row, term = step(b, 3), step(b, 2)
+    flags, largest = LANES + slot * FLAGS, work.dtype.type(0)
+    square = p.slots_at + slot * p.slot + p.square_at
+    for task in range(steps * panels):
+        panel, k = task // steps, task % steps
+        if abs(row) < abs(term):
+            panel, k = task % panels, task // panels
+        rows, terms = min(SIDE, end - first - panel * SIDE), min(DEPTH, count - k * DEPTH)
+        at = start + panel * SIDE * row + k * DEPTH * term
+        target = to + (panel * steps + k) * STEP_BYTES
         whole = rows == SIDE and terms == DEPTH
-        at = start + k * term
         if left:
             source, distance = address(a, at), 4 * row
             if not whole or term != 1:
                 _square(work, square, a, at, row, term, rows, terms)
                 source, distance = address(work, square), 4 * DEPTH
-            size = split_rows(work, to + k // DEPTH * STEP_BYTES, source, distance)
+            size = split_rows(work, target, source, distance)
         else:
             source, distance = address(b, at), 4 * term
             if not whole or row != 1:
                 _square(work, square, b, at, term, row, terms, rows)
                 source, distance = address(work, square), 4 * SIDE
-            size = split_row_pairs(work, to + k // DEPTH * STEP_BYTES, source, distance)
+            size = split_row_pairs(work, target, source, distance)
         largest = max(largest, size)
-    store(work, flags + flag, largest)
+    store(work, flags + flag, max(largest, load(work, flags + flag)))
 
 
 @helper

@@ -52,7 +52,8 @@ def usable_folder() -> pathlib.Path | None:
     """The folder, made with the user's rights only; None, said once, where that cannot be."""
     try:
         path = folder()
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in [*reversed(path.parents), path]:  # mkdir's own mode is not its parents'
+            one.mkdir(mode=0o700, exist_ok=True)
         state = path.stat()
         if state.st_mode & stat.S_IWOTH or (hasattr(os, "getuid") and state.st_uid != os.getuid()):
             raise PermissionError(f"{path} can be written by others, or belongs to somebody else")

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from . import amx_conv, amx_dw, columns, depthwise, direct, implicit_gemm, plans, weight_gradient
+from . import (
+    amx_conv,
+    amx_dw,
+    amx_matmul,
+    columns,
+    depthwise,
+    direct,
+    implicit_gemm,
+    plans,
+    weight_gradient,
+    winograd,
+    winograd_dw,
+)
 from .matmul import NO_BIAS
 
+
+def _amx(v, u, w, bias, plan, workspace):
+    """A 1x1 window is a matrix product on the images as they lie, if they are whole rows."""
+    pointwise = isinstance(plan.program, amx_matmul.Program)
+    return (amx_matmul.run_images if pointwise else amx_conv.run)(v, u, w, bias, plan, workspace)
+
+
 #: algorithm -> its driver, which returns False where the data is not for it
-_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run}
-_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run}
+_CONVOLVE = {"amx": _amx, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
+             "winograd": winograd.run}  # fmt: skip
+_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "winograd": winograd_dw.run}
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:
@@ -15,8 +35,7 @@ def _served(drivers, arrays, plan, workspace) -> bool:
     while plan is not None and plan.algorithm in drivers:
         if drivers[plan.algorithm](*arrays, plan, workspace):
             return True
-        plan = plan.otherwise() if plan.otherwise else None
-        workspace = plans.workspace(plan) if plan else None
+        plan, workspace = plans.otherwise(plan)
     return False
 
 
@@ -37,16 +56,15 @@ def conv_dx(dx, dy, w, b, geometry, plan, workspace):
 
 
 def conv_dw(dw, db, dy, x, geometry, plan, workspace):
-    g = geometry
+    g, threads = geometry, plan.threads
     if plan.algorithm == "depthwise":
         if depthwise.dw(dw, db, dy, x, plan, workspace):
             return
-        plan = plan.otherwise()
-        workspace = plans.workspace(plan)
+        plan, workspace = plans.otherwise(plan)
     if not _served(_REDUCE, (dw, dy, x), plan, workspace):
-        direct.dw(dw.dtype, plan.threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
+        direct.dw(dw.dtype, threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
     if db is not None:
-        columns.bias_gradient(db.dtype, plan.threads, db, dy)
+        columns.bias_gradient(db.dtype, threads, db, dy)
 
 
 def bias_gradient(db, dy, plan, workspace):

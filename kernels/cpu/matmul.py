@@ -15,23 +15,22 @@ _NO_BIASES = {dtype: none[None] for dtype, none in NO_BIAS.items()}
 
 def matmul(y, a, b, bias, geometry, plan, workspace):
     """y[i] = sum over e of a[i, e] @ b[i, e], plus bias (contract.matmul)."""
-    dtype = y.dtype
+    dtype, threads = y.dtype, plan.threads
     if plan.algorithm == "amx":
         if amx_matmul.run(y, a, b, _as_matrix(bias, dtype), plan, workspace):
             return
-        plan = plan.otherwise()
-        workspace = plans.workspace(plan)
-    if plan.algorithm == "direct":
+        plan, workspace = plans.otherwise(plan)
+    if plan is None or plan.algorithm == "direct":
         bias = NO_BIAS[dtype] if bias is None else bias
-        sums_of_rows(dtype, plan.threads, y, a, b, bias)
+        sums_of_rows(dtype, threads, y, a, b, bias)
         return
     program, work = plan.program, workspace.view(dtype)
     bias = _as_matrix(bias, dtype)
     if _better_turned(y, a, b):
         y, a, b = y.transpose(0, 2, 1), b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)
-        matrix_product.product(dtype, plan.threads, y, a, b, bias.T, work, program.turned)
+        matrix_product.product(dtype, threads, y, a, b, bias.T, work, program.turned)
     else:
-        matrix_product.product(dtype, plan.threads, y, a, b, bias, work, program.blocking)
+        matrix_product.product(dtype, threads, y, a, b, bias, work, program.blocking)
 
 
 def _as_matrix(bias, dtype):

@@ -22,7 +22,8 @@ from numba import types
 
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .microkernel import COLUMNS, ROWS, address, strided_tile
+from .microkernel import COLUMNS, ROWS
+from .strided_tile import address, strided_tile
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row
 

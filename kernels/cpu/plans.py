@@ -25,6 +25,8 @@ from . import (
     matrix_product,
     regions,
     weight_gradient,
+    winograd,
+    winograd_dw,
 )
 from .vectors import ITEMSIZE, TARGET
 
@@ -35,8 +37,15 @@ SERIAL_BELOW = 100_000
 #: Below this many multiply-adds the loops of direct.py are done before a product has packed.
 DIRECT_BELOW = 4_000
 
+#: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
+#: is not written out: the loops of direct.py skip what it would multiply.
+FAR = 4096
+
 #: Below this many multiply-adds cutting float32 into parts costs more than AMX saves.
 AMX_ABOVE = 2_000_000
+
+#: Below this many multiply-adds transforming the weights costs more than the products it saves.
+WINOGRAD_ABOVE = 1_000_000
 
 #: Workspace beyond the packed weights, for all threads together.
 BUFFER_BYTES = 32 * 1024 * 1024
@@ -51,6 +60,9 @@ class CpuPlan(Plan):
     otherwise: object = field(default=None, compare=False, repr=False)
 
 
+_CONV = ("conv_forward", "conv_dx", "conv_dw")
+
+
 @lru_cache(maxsize=4096)
 def plan(operation, geometry, dtype, settings) -> Plan:
     """The plan for ``operation`` (a function of the contract) on ``geometry``.
@@ -60,8 +72,12 @@ def plan(operation, geometry, dtype, settings) -> Plan:
     work = _work(geometry)
     threads = 1 if work < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
-    tiled = TARGET and work >= DIRECT_BELOW
-    if _amx_serves(operation, geometry, dtype, settings):
+    tiled = TARGET and work >= DIRECT_BELOW and not (operation in _CONV and _far(geometry))
+    if tiled and _winograd_serves(operation, geometry, settings):
+        found = _winograd(made, geometry, dtype, settings)
+        if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
+            return found
+    if tiled and _amx_serves(operation, geometry, dtype, settings):
         found = _amx(made, geometry, dtype, settings)
         if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
             return found
@@ -71,9 +87,16 @@ def plan(operation, geometry, dtype, settings) -> Plan:
         made = _weight_gradient(made, geometry, dtype, settings)
     if operation == "matmul" and tiled:
         made = _matmul(made, geometry, dtype, settings)
-    if operation in ("conv_forward", "conv_dx", "conv_dw") and depthwise.serves(geometry):
+    if operation in _CONV and depthwise.serves(geometry):
         made = _depthwise(made, geometry, dtype, settings)
     return made
+
+
+def _far(g) -> bool:
+    """Do taps reach so far beyond the image that a padded copy of it would be mostly zeros?"""
+    spans = [n + before + after + (r - 1) * d for n, before, after, r, d
+             in zip(g.size, g.before, g.after, g.window, g.dilation)]  # fmt: skip
+    return math.prod(spans) > FAR * max(g.plane, g.out_plane)
 
 
 def _depthwise(other, g, dtype, settings):
@@ -85,9 +108,36 @@ def _depthwise(other, g, dtype, settings):
                    blocking=depthwise.BLOCKING, otherwise=lambda: other)  # fmt: skip
 
 
+def _winograd_serves(operation, g, settings) -> bool:
+    """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
+    if operation not in _CONV or settings.precision == "strict":
+        return False
+    if not TARGET or not winograd.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
+        return False
+    if min(g.in_channels, g.out_channels) // g.groups < 32:
+        return False
+    tiles, filled = winograd.tiles(g, flip=operation == "conv_dx")
+    # dw sums a product for each weight and point over all tiles: few tiles are not worth them
+    return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
+
+
+def _winograd(made, g, dtype, settings):
+    if made.operation == "conv_dw":
+        built = winograd_dw.build(g, dtype, made.threads, BUFFER_BYTES)
+    else:
+        flip = made.operation == "conv_dx"
+        built = winograd.build(g, flip, dtype, made.threads, BUFFER_BYTES)
+    p = built.layout
+    blocking = {"tile": (winograd.SIDE, winograd.SIDE), "columns": p.columns,
+                "blocks": (p.pieces, p.pieces_h, p.pieces_w)}  # fmt: skip
+    strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
+    return replace(made, algorithm="winograd", workspace_bytes=built.size * ITEMSIZE[dtype],
+                   blocking=blocking, program=built, otherwise=strict)  # fmt: skip
+
+
 def _amx_serves(operation, g, dtype, settings) -> bool:
     """Is there enough to multiply, and little enough padding to whole tiles, for AMX to win?"""
-    if operation not in ("conv_forward", "conv_dx", "conv_dw", "matmul") or dtype != "float32":
+    if operation not in (*_CONV, "matmul") or dtype != "float32":
         return False
     if settings.precision == "strict" or not amx.available() or _work(g) < AMX_ABOVE:
         return False
@@ -106,7 +156,15 @@ def _fill(count):
 
 def _amx(made, g, dtype, settings):
     if made.operation == "matmul":
-        return _amx_matmul(made, g, dtype, settings)
+        built = amx_matmul.build(g, made.threads, g.rows > g.columns)
+        return _amx_matmul(made, g, dtype, settings, built)
+    if _pointwise(g) and made.operation != "conv_dw" and amx_matmul.serves_images(g):
+        built = amx_matmul.build_images(g, made.operation == "conv_dx", made.threads)
+        return _amx_matmul(made, g, dtype, settings, built)
+    return _amx_conv(made, g, dtype, settings)
+
+
+def _amx_conv(made, g, dtype, settings):
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_dw":
         built = amx_dw.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
@@ -124,11 +182,10 @@ def _amx(made, g, dtype, settings):
                    program=built, otherwise=strict)  # fmt: skip
 
 
-def _amx_matmul(made, g, dtype, settings):
-    built = amx_matmul.build(g, made.threads, g.rows > g.columns)
+def _amx_matmul(made, g, dtype, settings, built):
     p = built.blocking
     blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "width": p.width, "chunk": p.chunk}
-    strict = partial(plan, "matmul", g, dtype, replace(settings, precision="strict"))
+    strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
                    program=built, otherwise=strict)  # fmt: skip
 
@@ -212,6 +269,19 @@ def _work(geometry) -> int:
 #: costs a page fault per 4 KiB, more than the arithmetic of a small layer.
 KEPT_BYTES = 32 * 1024 * 1024
 _kept = threading.local()
+
+
+def otherwise(plan):
+    """The plan for data that this one's algorithm cannot serve, with its workspace.
+
+    None where there is no such plan, or no memory for it: the direct loops need none, and what
+    this call or an earlier one of the same caller has written is not left half done.
+    """
+    other = plan.otherwise() if plan.otherwise else None
+    try:
+        return other, workspace(other) if other else None
+    except WorkspaceError:
+        return None, None
 
 
 def workspace(plan):

@@ -55,10 +55,9 @@ def dx_axis(window, size, stride, dilation, before) -> Axis:
     """Input h is read by output o through tap r where o*stride + r*dilation = h + before."""
     reach = (window - 1) * dilation // stride
     starts = []  # (first h of the phase, its padded position // stride, phase)
-    for phase in range(stride):
-        first = (phase - before) % stride
-        if first < size:
-            starts.append((first, (first + before) // stride, phase))
+    for first in range(min(stride, size)):
+        starts.append((first, (first + before) // stride, (first + before) % stride))
+    starts.sort(key=lambda start: start[2])
     least = min(start for _, start, _ in starts)
     phases = tuple(
         Phase(first, stride, (size - 1 - first) // stride + 1, start - least,

@@ -73,14 +73,50 @@ extern "C" __global__ void activate(real* y, const real* x, int name, double lea
   }
 }
 
+__device__ __forceinline__ accum slope_at(int name, bool from_output, accum saved,
+                                          accum leaky_slope, accum elu_alpha) {
+  return from_output ? slope_from_output(name, saved, leaky_slope, elu_alpha)
+                     : slope_from_input(name, saved, leaky_slope, elu_alpha);
+}
+
 extern "C" __global__ void activate_backward(real* dx, const real* dy, const real* saved, int name,
                                              int from_output, double leaky_slope, double elu_alpha,
                                              wide total) {
   GR_EACH(i, total) {
-    const accum v = widen(saved[i]);
-    const accum slope =
-        from_output ? slope_from_output(name, v, (accum)leaky_slope, (accum)elu_alpha)
-                    : slope_from_input(name, v, (accum)leaky_slope, (accum)elu_alpha);
+    const accum slope = slope_at(name, from_output, widen(saved[i]), (accum)leaky_slope,
+                                 (accum)elu_alpha);
     dx[i] = rounded<real>(widen(dy[i]) * slope);
+  }
+}
+
+// dz (rows, columns) = dy * slope, and partial (columns, chunks): its sums over chunks of rows, in
+// one pass; bias_finish of conv_finish.cu adds the chunks up.  A block takes 32 columns of one
+// chunk, each of its warps every eighth row.
+constexpr int WARPS = 8;
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+linear_slope(real* __restrict__ dz, accum* __restrict__ partial, const real* __restrict__ dy,
+             const real* __restrict__ y, int name, double leaky_slope, double elu_alpha, wide rows,
+             wide columns, wide chunks) {
+  GR_SHARED(accum, part, [WARPS][32]);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  // blockIdx.x counts (column tile, chunk)
+  const offset chunk = (offset)blockIdx.x % (offset)chunks;
+  const offset column = (offset)blockIdx.x / (offset)chunks * 32 + lane;
+  const offset length = ((offset)rows + (offset)chunks - 1) / (offset)chunks;
+  const offset end = min((chunk + 1) * length, (offset)rows);
+  accum sum = 0;
+  if (column < (offset)columns)
+    for (offset row = chunk * length + warp; row < end; row += WARPS) {
+      const offset i = row * (offset)columns + column;
+      const accum v = widen(dy[i]) * slope_at(name, true, widen(y[i]), (accum)leaky_slope,
+                                              (accum)elu_alpha);
+      dz[i] = rounded<real>(v);
+      sum += v;
+    }
+  part[warp][lane] = sum;
+  __syncthreads();
+  if (warp == 0 && column < (offset)columns) {
+    for (int other = 1; other < WARPS; ++other) sum += part[other][lane];
+    partial[column * (offset)chunks + chunk] = sum;
   }
 }

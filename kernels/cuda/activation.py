@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 
 from ..contract import ACTIVATIONS, ELU_ALPHA, LEAKY_SLOPE
+from .conv import finish_bias
 from .launch import checked, flag_argument, launch, launch_each, needs_wide, new_flag, options
+from .plans import slope_tiles
 from .structures import c_int, c_wide, integers_of
 
 _ROWS_PER_BLOCK = 8  # one warp each
@@ -25,6 +27,18 @@ def activate_backward(dx, dy, saved, name, from_output, plan, workspace):
     args = (dx, dy, saved, c_int(ACTIVATIONS.index(name)), c_int(from_output), *_constants())
     opts = options(dy.dtype.name, needs_wide(None, dy))
     launch_each("activation", "activate_backward", dy.size, args, opts=opts)
+
+
+def linear_slope(dz, db, dy, y, name, plan, workspace):
+    rows, columns = dz.shape
+    chunks = plan.blocking["chunks"]
+    args = (
+        dz, workspace, dy, y, c_int(ACTIVATIONS.index(name)), *_constants(),
+        c_wide(rows), c_wide(columns), c_wide(chunks),
+    )  # fmt: skip
+    opts = options(dz.dtype.name, needs_wide(None, dz))
+    launch("activation", "linear_slope", slope_tiles(columns) * chunks, 256, args, opts=opts)
+    finish_bias(db, workspace, chunks, opts)
 
 
 def check_labels(labels, classes, plan, workspace):

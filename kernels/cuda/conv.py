@@ -102,10 +102,13 @@ def bias_gradient(db, dy, plan, workspace):
         "conv_finish", "bias_partial", channels * chunks, 256,
         (workspace, dy, strides_of(dy), *sizes), opts=opts,
     )  # fmt: skip
-    step = c_wide(db.strides[0] // db.itemsize)
-    launch_each(
-        "conv_finish", "bias_finish", channels, (db, step, workspace, c_wide(chunks)), opts=opts
-    )
+    finish_bias(db, workspace, chunks, opts)
+
+
+def finish_bias(db, partial, chunks, opts):
+    """db[k] = the sum of partial[k], which holds one sum per chunk, in their order."""
+    args = (db, c_wide(db.strides[0] // db.itemsize), partial, c_wide(chunks))
+    launch_each("conv_finish", "bias_finish", db.size, args, opts=opts)
 
 
 # ---- columns ------------------------------------------------------------------------------

@@ -39,7 +39,10 @@ conv_tensor(real* __restrict__ out, Strides os, const real* __restrict__ source,
   const offset m0 = block % (offset)pixel_tiles * TILE_M;
   block /= (offset)pixel_tiles;
   const offset group = block % (offset)g.groups;
-  const Lines l = lines_of(g, block / (offset)g.groups);
+  GR_SHARED(Lines, lines, [1]);  // not in registers, which the sums need
+  if (tid == 0) lines[0] = lines_of(g, block / (offset)g.groups);
+  __syncthreads();
+  const Lines& l = lines[0];
   const offset m_end = l.d.count * l.h.count * l.w.count * (offset)g.batch;
   if (m0 >= m_end) return;  // classes differ in size
   const offset row = (offset)padded * (offset)g.groups;  // packed elements of one pixel
@@ -87,9 +90,8 @@ conv_tensor(real* __restrict__ out, Strides os, const real* __restrict__ source,
     for (int i = 0; i < LOADS_N; ++i) {
       const int n = tid / VECTORS + i * (THREADS / VECTORS);
       const bool read = any && k0 + n < (offset)g.out_channels;
-      const offset place = ((group * (offset)g.out_channels + k0 + n) * taps_all + tap) *
-                           (offset)padded;
-      const offset from = read ? place + next.c : 0;
+      const offset filter = group * (offset)g.out_channels + k0 + n;
+      const offset from = read ? (filter * taps_all + tap) * (offset)padded + next.c : 0;
       copy_async_16(&filters[stage][n][mine * 4], packed_w + from, read ? 16 : 0);
     }
     next.advance(TILE_K, (offset)padded, l);
@@ -110,23 +112,21 @@ conv_tensor(real* __restrict__ out, Strides os, const real* __restrict__ source,
     __syncthreads();  // everybody's copies have arrived, and the oldest tile has been read
     if (tile + STAGES - 1 < tiles) load(filled);
     copy_async_commit();
-#pragma unroll
+#pragma unroll UNROLL
     for (int word = 0; word < VECTORS * 4; word += 8) {
-      unsigned a[4][4], b[4][2];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const unsigned* top = &pixels[stage][wm + i * 16 + in_8][word + in_4];
-        a[i][0] = top[0], a[i][1] = top[8 * PITCH], a[i][2] = top[4], a[i][3] = top[8 * PITCH + 4];
-      }
+      unsigned b[4][2];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const unsigned* top = &filters[stage][wn + j * 8 + in_8][word + in_4];
         b[j][0] = top[0], b[j][1] = top[4];
       }
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
+      for (int i = 0; i < 4; ++i) {
+        const unsigned* top = &pixels[stage][wm + i * 16 + in_8][word + in_4];
+        const unsigned a[4] = {top[0], top[8 * PITCH], top[4], top[8 * PITCH + 4]};
 #pragma unroll
-        for (int j = 0; j < 4; ++j) multiply_fragments(sum[i][j], a[i], b[j]);
+        for (int j = 0; j < 4; ++j) multiply_fragments(sum[i][j], a, b[j]);
+      }
     }
     stage = stage + 1 == STAGES ? 0 : stage + 1;
     filled = filled + 1 == STAGES ? 0 : filled + 1;

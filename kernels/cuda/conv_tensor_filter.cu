@@ -88,7 +88,7 @@ conv_tensor_filter(float* __restrict__ partial, const real* __restrict__ packed_
     __syncthreads();  // everybody's copies have arrived, and the oldest tile has been read
     if (tile + STAGES - 1 < tiles) load(filled, begin + (tile + STAGES - 1) * TILE_K);
     copy_async_commit();
-#pragma unroll
+#pragma unroll UNROLL
     for (int k = 0; k < TILE_K; k += STEP) {
       const int first = k + in_4 * PER_WORD, second = first + STEP / 2;
       unsigned a[4][4], b[4][2];

@@ -129,7 +129,7 @@ class CupyRuntime:
         """None where this runtime can run, else the reason and what to do."""
         if self._reason:
             return self._reason
-        have = self._properties(self._device())["capability"]
+        have = self.capability
         if have < FLOOR:
             return f"the GPU has compute capability {have[0]}.{have[1]}, 8.0 or newer is needed"
         return None
@@ -155,6 +155,10 @@ class CupyRuntime:
     @property
     def multiprocessors(self) -> int:
         return self._properties(self._device())["multiprocessors"]
+
+    @property
+    def capability(self) -> tuple:
+        return self._properties(self._device())["capability"]
 
     @property
     def device_name(self) -> str:
@@ -221,7 +225,7 @@ class CupyRuntime:
 
         module = self._modules.get((device, file, opts))
         if module is None:
-            major, minor = self._properties(device)["capability"]
+            major, minor = self.capability
             module = function.Module()
             module.load(cached_cubin(file, opts, f"sm_{major}{minor}"))
             self._modules[device, file, opts] = module

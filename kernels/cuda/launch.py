@@ -86,25 +86,27 @@ def options(dtype: str = "float32", wide: bool = False, **defines) -> tuple:
 
 def needs_wide(geometry, *arrays) -> bool:
     """Could an offset, an index or a position of this call leave 31 bits?"""
-    if any(_reach(array) >= WIDE_FROM for array in arrays if array is not None):
-        return True
-    if geometry is None:
-        return False
-    if geometry.taps >= WIDE_FROM:
-        return True
-    rows = zip(
-        geometry.size, geometry.window, geometry.out,
-        geometry.stride, geometry.dilation, geometry.before,
-    )  # fmt: skip
-    for size, window, out, stride, dilation, before in rows:
-        last = size + before + out * stride + window * dilation
-        if last >= WIDE_FROM:
+    positions = (0, 0, 0)  # how far from the first element windows reach, on (D, H, W)
+    if geometry is not None:
+        axes = zip(
+            geometry.size, geometry.window, geometry.out,
+            geometry.stride, geometry.dilation, geometry.before,
+        )  # fmt: skip
+        positions = [
+            size + before + out * stride + window * dilation
+            for size, window, out, stride, dilation, before in axes
+        ]
+        if max(geometry.taps, *positions) >= WIDE_FROM:
             return True
-    return False
+    return any(_reach(a, positions) >= WIDE_FROM for a in arrays if a is not None)
 
 
-def _reach(array) -> int:
-    span = sum(abs(step) * (n - 1) for step, n in zip(array.strides, array.shape) if n)
+def _reach(array, positions) -> int:
+    """The largest offset that a kernel may form in this array, also where it then reads nothing."""
+    last = [n - 1 for n in array.shape]
+    if array.ndim == 5:
+        last[2:] = map(max, last[2:], positions)
+    span = sum(abs(step) * n for step, n in zip(array.strides, last) if n > 0)
     return max(array.size, span // array.itemsize + 1)
 
 

@@ -68,16 +68,17 @@ def tile_for(rows: int, columns: int, dtype: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _plan(operation, geometry, dtype, precision, limit, multiprocessors) -> Plan:
+def _plan(operation, geometry, dtype, precision, limit, device) -> Plan:
     make = _MAKERS.get(operation)
     return make(operation, geometry, dtype, precision, limit) if make else launch.plan_of(operation)
 
 
 def plan(operation: str, geometry, dtype: str, settings) -> Plan:
     """How this backend computes one operation; nothing is run."""
+    runtime = launch.runtime()
     return _plan(
         operation, geometry, dtype, settings.precision, settings.workspace_limit,
-        launch.runtime().multiprocessors,
+        (runtime.multiprocessors, runtime.capability),
     )  # fmt: skip
 
 
@@ -111,19 +112,62 @@ TENSOR_M, TENSOR_N, TENSOR_THREADS = 128, 64, 128
 #: fewer channels than this on either side are served better by the float units
 TENSOR_CHANNELS = 16
 
+#: Compute capabilities whose TF32 tensor cores multiply 7 times as fast as the float units or more,
+#: so that three products per multiply-add pay: A100 (19.5 and 156 TFLOP/s), H100 (67 and 495), B200
+#: (75 and 1100).  On 8.6, 8.9 and 12.0 they are once or twice as fast.
+SPLIT_PAYS = ((8, 0), (9, 0), (10, 0), (10, 3))
+#: multiply-adds per packed element from which the packing costs less than the faster products
+#: save: 8 bytes at 3 TB/s take 2.7 ps, a multiply-add 0.05 ps at 40 TFLOP/s and 0.035 ps at 60
+SPLIT_WORK = 256
+#: most bytes of packed arrays for 3xTF32 unless config.workspace_limit is set
+SPLIT_BOUND = 1 << 30
 
-def tensor_algorithm(geometry, dtype, precision):
+
+def enough_channels(geometry) -> bool:
+    channels = min(geometry.in_channels, geometry.out_channels) // geometry.groups
+    return channels >= TENSOR_CHANNELS
+
+
+def tensor_algorithm(operation, geometry, dtype, precision):
     """The tensor-core algorithm that this call may use and profits from, or None.
 
     Products of 16-bit numbers are exact in float32, so those kernels are direct sums under every
-    precision; TF32 drops 13 bits of a float32 and needs precision="tf32".
+    precision.  TF32 drops 13 bits of a float32 and needs precision="tf32"; 3xTF32 keeps them (its
+    error, about 1e-7, is far below the 1e-5 of "standard"), but is no direct sum for "strict".
     """
-    channels = min(geometry.in_channels, geometry.out_channels) // geometry.groups
-    if channels < TENSOR_CHANNELS:
+    if not enough_channels(geometry):
         return None
     if dtype in ("float16", "bfloat16"):
         return "tensor_16bit"
-    return "tensor_tf32" if dtype == "float32" and precision == "tf32" else None
+    if dtype != "float32" or precision == "strict":
+        return None
+    if precision == "tf32":
+        return "tensor_tf32"
+    return "tensor_3xtf32" if _split_pays(operation, geometry) else None
+
+
+def _split_pays(operation, geometry) -> bool:
+    """Is 3xTF32 faster than the float units here, by arithmetic?  config.tune measures it."""
+    runtime = launch.runtime()
+    if runtime.capability not in SPLIT_PAYS:
+        return False
+    if operation == "conv_dw":
+        tiles, most_splits = _filter_tiles(geometry, "float32")
+        blocks = tiles * most_splits
+    else:
+        blocks, *_ = gather_grid(geometry, operation == "conv_dx", TENSOR_M, TENSOR_N)
+    outputs = geometry.batch * geometry.out_plane * geometry.out_channels
+    work = outputs * geometry.in_channels // geometry.groups * geometry.taps
+    packed = sum(tensor_parts(operation, geometry, "float32")) // 4
+    return blocks >= runtime.multiprocessors and work >= SPLIT_WORK * packed
+
+
+def _filter_tiles(geometry, dtype):
+    """(tiles of a filter gradient, the most parts that its pixels can be shared out to)."""
+    pixels, out, source = conv_sizes(geometry, False)
+    columns = padded(source, dtype) * geometry.taps
+    tiles = geometry.groups * -(-out // TENSOR_M) * -(-columns // TENSOR_N)
+    return tiles, max(1, pixels // (16 * 4 * vector(dtype)))
 
 
 def vector(dtype) -> int:
@@ -162,9 +206,8 @@ def tensor_plan(operation, geometry, dtype, algorithm, limit) -> Plan | None:
     parts = sum(tensor_parts(operation, geometry, dtype))
     blocking = {"tile": f"{TENSOR_M}x{TENSOR_N}"}
     if operation == "conv_dw":
-        pixels, out, source = conv_sizes(geometry, False)
-        columns = padded(source, dtype) * geometry.taps
-        tiles = geometry.groups * -(-out // TENSOR_M) * -(-columns // TENSOR_N)
+        pixels, _, source = conv_sizes(geometry, False)
+        tiles, _ = _filter_tiles(geometry, dtype)
         one = geometry.out_channels * source * geometry.taps * 4
         room = None if limit is None else max(1, limit - parts)
         blocking["splits"] = splits_for(tiles, pixels, 4 * vector(dtype), one, room)
@@ -179,8 +222,9 @@ def _conv(operation, geometry, dtype, precision, limit):
     if geometry.groups > 1 and min(out, source) < FEW_CHANNELS:
         bias = _bias_bytes(geometry.y_shape, dtype) if operation == "conv_dw" else 0
         return launch.plan_of(operation, "direct", bias)
-    algorithm = tensor_algorithm(geometry, dtype, precision)
-    fast = algorithm and tensor_plan(operation, geometry, dtype, algorithm, limit)
+    algorithm = tensor_algorithm(operation, geometry, dtype, precision)
+    bound = SPLIT_BOUND if algorithm == "tensor_3xtf32" and limit is None else limit
+    fast = algorithm and tensor_plan(operation, geometry, dtype, algorithm, bound)
     return fast or tiled_plan(operation, geometry, dtype, None, limit)
 
 
@@ -224,6 +268,19 @@ def _bias(operation, shape, dtype, precision, limit):
     return launch.plan_of(operation, "tree", _bias_bytes(tuple(shape), dtype))
 
 
+def slope_tiles(columns: int) -> int:
+    """Blocks of linear_slope across the columns."""
+    return -(-columns // 32)
+
+
+def _linear_slope(operation, shape, dtype, precision, limit):
+    rows, columns = shape
+    wanted = -(-2 * launch.runtime().multiprocessors // max(1, slope_tiles(columns)))
+    chunks = max(1, min(wanted, rows // 64))
+    bytes_ = columns * chunks * _ACCUM_BYTES.get(dtype, 4)
+    return launch.plan_of(operation, "slope_and_sum", bytes_, chunks=chunks)
+
+
 def _softmax(operation, shape, dtype, precision, limit):
     return launch.plan_of(operation, "warp_per_row", shape[0] * _ACCUM_BYTES.get(dtype, 4))
 
@@ -241,6 +298,7 @@ _MAKERS = {
     "conv_dx": _conv,
     "conv_dw": _conv,
     "bias_gradient": _bias,
+    "linear_slope": _linear_slope,
     "softmax_cross_entropy": _softmax,
     "matmul": _matmul,
     "scatter_add": _scatter,

@@ -3,7 +3,9 @@
 // GR_PRODUCT chooses it:
 //   TF32    float32 already rounded to TF32 (conv_pack.cu)
 //   SPLIT   float32 as the sum of two TF32 numbers, three products: float32's accuracy.
-//           Markidis et al. 2018, arXiv:1803.04014; Ootomo & Yokota 2022, arXiv:2203.03341
+//           Markidis et al. 2018, arXiv:1803.04014.  The tensor cores cut their sums off instead
+//           of rounding them, which adds up over a long sum: so they sum 8 products, and the float
+//           units the rest.  Ootomo & Yokota 2022, arXiv:2203.03341, section 3
 //   HALF    float16 or bfloat16, by GR_REAL
 #pragma once
 #include "conv.cuh"
@@ -15,6 +17,7 @@
 constexpr int STAGES = 3;                         // tiles in flight: one used, two on their way
 constexpr int VECTOR = 16 / (int)sizeof(real);    // elements that cp.async moves
 constexpr int STEP = 8 * 4 / (int)sizeof(real);   // summands of one mma: 8 words of them
+constexpr int UNROLL = GR_PRODUCT == SPLIT ? 1 : 2;  // steps at once: split numbers take registers
 
 #if GR_PRODUCT == HALF
 __device__ __forceinline__ void mma_16(const f16*, float (&d)[4], const unsigned (&a)[4],
@@ -46,8 +49,11 @@ __device__ __forceinline__ void multiply_fragments(float (&sum)[4], const unsign
     b_high[i] = to_tf32(__uint_as_float(b[i]));
     b_low[i] = to_tf32(__uint_as_float(b[i]) - __uint_as_float(b_high[i]));
   }
-  mma_tf32(sum, a_low, b_high);  // the small terms first
-  mma_tf32(sum, a_high, b_low);
-  mma_tf32(sum, a_high, b_high);
+  float part[4] = {};
+  mma_tf32(part, a_low, b_high);  // the small terms first
+  mma_tf32(part, a_high, b_low);
+  mma_tf32(part, a_high, b_high);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) sum[i] += part[i];
 #endif
 }

@@ -69,6 +69,12 @@ def activate_backward(dx, dy, saved, name, from_output, plan, workspace):
     dx[...] = dy * slope(saved.astype(np.float64))
 
 
+@np.errstate(all="ignore")
+def linear_slope(dz, db, dy, y, name, plan, workspace):
+    dz[...] = dy * _SLOPE_FROM_OUTPUT[name](y.astype(np.float64))
+    db[...] = dz.sum(axis=0, dtype=np.float64)
+
+
 def check_labels(labels, classes, plan, workspace):
     bad = (labels < 0) | (labels >= classes)
     return int(np.argmax(bad)) if bad.any() else -1

@@ -26,7 +26,22 @@ _REFUSED = {
 
 @functools.cache
 def _loaded(name: str):
+    if name != "reference" and _in_sub_interpreter():
+        raise BackendError(
+            f"backend {name!r} cannot run in a sub-interpreter, where its compiler would wait for "
+            'ever: use a process or the main interpreter, or backend="reference"'
+        )
     return importlib.import_module(f"gradroute.kernels.{FOLDERS[name]}")
+
+
+def _in_sub_interpreter() -> bool:
+    for name in ("_interpreters", "_xxsubinterpreters"):  # from Python 3.13 on, before it
+        try:
+            found = importlib.import_module(name)
+        except ImportError:
+            continue
+        return found.get_current() != found.get_main()
+    return False
 
 
 def load(name: str):

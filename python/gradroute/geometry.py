@@ -140,6 +140,16 @@ def _check_size(what: str, *factors: int) -> None:
         raise ArgumentValueError(f"{what} would have {math.prod(factors)} elements, beyond 64 bits")
 
 
+def _check_positions(size, window, pads, stride, dilation) -> None:
+    """Kernels compute every position that a window can have, also off the image, in 64 bits."""
+    for n, r, (before, after), s, d in zip(size, window, pads, stride, dilation):
+        if n + before + after + (r - 1) * d + s > _LARGEST:
+            raise ArgumentValueError(
+                f"an axis of size {n} with window {r}, stride {s}, padding {before} + {after} and "
+                f"dilation {d} has positions beyond 64 bits"
+            )
+
+
 def _options(window, stride, padding, dilation, axes):
     """window, stride, padding and dilation, parsed, for ``axes`` spatial axes."""
     window = per_axis(window, "window", axes, at_least=1)
@@ -180,6 +190,7 @@ def conv_geometry(x_shape, w_shape, *, stride, padding, dilation, groups) -> Con
         )
     window, stride, pads, dilation = _options(window, stride, padding, dilation, axes)
     pads = _pads(pads, size, window, stride, dilation)
+    _check_positions(size, window, pads, stride, dilation)
     out = []
     for n, r, (before, after), s, d in zip(size, window, pads, stride, dilation):
         extent = (r - 1) * d + 1
@@ -233,6 +244,7 @@ def conv_transpose_geometry(
             raise ArgumentValueError(
                 f"padding {used[-1]} crops the whole output of {full} on spatial axis {axis}"
             )
+    _check_positions(out, window, used, stride, dilation)
     _check_size("the output", batch, out_channels, *out)
     return ConvGeometry(
         **_lifted(out, window, size, stride, dilation, used),
@@ -258,6 +270,7 @@ def pool_geometry(x_shape, *, window, stride, padding, dilation, ceil_mode) -> P
     stride = window if stride is None else stride
     window, stride, pads, dilation = _options(window, stride, padding, dilation, axes)
     pads = _pads(pads, size, window, stride, dilation)
+    _check_positions(size, window, pads, stride, dilation)
     out = []
     for n, r, (before, after), s, d in zip(size, window, pads, stride, dilation):
         steps = n + before + after - (r - 1) * d - 1
@@ -279,7 +292,7 @@ def pool_geometry(x_shape, *, window, stride, padding, dilation, ceil_mode) -> P
 
 def _refuse_empty_window(size, window, before, stride, dilation, count):
     """Along one axis: does every window position have a tap inside the input?"""
-    for position in _border_positions(size, window, before, stride, dilation, count):
+    for position in _border_positions(before, stride, dilation, count):
         start = position * stride - before
         first = max(0, -(-(-start) // dilation)) if start < 0 else 0  # first tap at or behind 0
         if first >= window or start + first * dilation >= size:
@@ -289,13 +302,15 @@ def _refuse_empty_window(size, window, before, stride, dilation, count):
             )
 
 
-def _border_positions(size, window, before, stride, dilation, count):
-    """The window positions that reach outside the input: the others need no look."""
-    extent = (window - 1) * dilation + 1
-    left = min(count, -(-before // stride))
-    right = max(left, (size + before - extent) // stride + 1)
-    yield from range(left)
-    yield from range(min(right, count), count)
+def _border_positions(before, stride, dilation, count):
+    """The window positions that say whether all of them see the input.
+
+    In front of it the taps fall in the same way again after ``period`` positions, and fewer of
+    them reach the input the further in front the window starts; behind it the last is the worst.
+    """
+    period = dilation // math.gcd(stride, dilation)
+    yield from range(min(count, -(-before // stride), period))
+    yield count - 1
 
 
 @GeometryOf

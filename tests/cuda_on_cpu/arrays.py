@@ -51,6 +51,7 @@ class _Flags:
 class DeviceArray:
     """A view of device memory: shape, dtype, strides, and the methods that views need."""
 
+    __module__ = "cupy"  # by which gr.plan knows arrays of a library that may not be imported
     __array__ = None
     __array_ufunc__ = None
 

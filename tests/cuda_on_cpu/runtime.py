@@ -18,6 +18,7 @@ class HostRuntime:
     """
 
     multiprocessors = 4
+    capability = (8, 0)
     device_name = "CPU runner"
     _modules = {}
 

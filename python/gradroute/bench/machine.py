@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 _PACKAGES = ("gradroute", "numpy", "numba", "torch", "jax", "onnxruntime", "mygrad",
@@ -36,6 +37,22 @@ def _version(package: str) -> str | None:
         return None
 
 
+def commit() -> str | None:
+    """The commit of the checkout that gradroute was imported from; None outside of one."""
+
+    def git(*command):
+        return subprocess.run(["git", "-C", str(here.parent), *command], text=True,
+                              capture_output=True, check=True).stdout.strip()  # fmt: skip
+
+    here = Path(__file__).resolve()
+    try:
+        git("ls-files", "--error-unmatch", str(here))  # not a repository that merely lies around it
+        found = git("rev-parse", "HEAD")[:12]
+        return found + (" with local changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def describe() -> dict:
     """Machine and versions, as a flat {what: text}."""
     from ..config import available_threads
@@ -52,6 +69,9 @@ def describe() -> dict:
         version = _version(package)
         if version:
             found[package] = version
+    measured = commit()
+    if measured:
+        found["gradroute's commit"] = measured
     slowed = [name for name in ("OPENBLAS_CORETYPE", "OMP_NUM_THREADS") if name in os.environ]
     if slowed:
         found["set in the environment"] = ", ".join(f"{n}={os.environ[n]}" for n in slowed)

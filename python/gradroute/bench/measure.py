@@ -1,4 +1,12 @@
-"""One case on every side: checked against float64 first, then timed, alternating."""
+"""One case on every side: checked against float64 first, then timed, in turns.
+
+The sides share one process, and each has its own pool of threads.  Workers of GNU OpenMP go on
+spinning for some 10 ms after a parallel region, in case another one follows; a pool that starts
+meanwhile shares its core with them, and a call of 0.1 ms may then take 8.  So every turn begins
+with an idle PAUSE, after which nobody spins, and untimed calls of the side whose turn it is until
+WAKE has passed: its threads and caches are awake then, as in a program that uses it throughout.
+Each timed call comes right after an untimed one of its own side.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +25,12 @@ from .record import ABSENT, Row, Timing
 
 #: largest relative L2 error to float64 with which a result counts as the same
 TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-13}
+
+#: seconds without work before each turn: twice as long as GNU OpenMP's workers spin
+PAUSE = 0.02
+
+#: seconds of untimed calls, one at least, with which a turn begins
+WAKE = 0.003
 
 
 def expected(case: Case, inputs: dict, threads: int) -> list[np.ndarray]:
@@ -56,34 +70,41 @@ def error_to(wanted: list[np.ndarray], got: list[np.ndarray]) -> float:
     return worst
 
 
-def alternate(calls: list, seconds: float, least: int = 5, most: int = 1000) -> list[list[float]]:
-    """Times of each call, in seconds; the calls take turns until ``seconds`` have passed.
+def alternate(calls: list, seconds: float, turns: int = 5) -> list[list[float]]:
+    """Times of each call, in seconds; the calls take turns.
 
-    Each timed call comes right after an untimed one of its own side: worker threads that the
-    other side left spinning, and caches that it filled, are then gone.  Every second round goes
-    backwards, so that no side always follows the same one.  Each side goes on until it has used
-    its share of ``seconds``, and is timed ``least`` times at least; but one that has taken far
-    longer than its share is not waited for again.
+    Each side has an equal share of ``seconds``, spread over its turns, and is timed once a turn
+    at least; one that has taken far longer than its share is not waited for again.  Every second
+    round goes backwards, so that no side always follows the same one.
     """
     times = [[] for _ in calls]
-    clock = time.perf_counter
     share = seconds / max(1, len(calls))
     patience = max(0.3, 5 * share)
     waiting = list(range(len(calls)))
-    while waiting:
+    for _ in range(turns):
         for side in waiting:
-            call = calls[side]
-            call()
-            start = clock()
-            call()
-            times[side].append(clock() - start)
-        waiting = [
-            side
-            for side in reversed(waiting)
-            if (2 * sum(times[side]) < share and len(times[side]) < most)
-            or (2 * sum(times[side]) < patience and len(times[side]) < least)
-        ]
+            time.sleep(PAUSE)
+            times[side] += _turn(calls[side], share / turns)
+        waiting = [side for side in reversed(waiting) if 2 * sum(times[side]) < patience]
     return times
+
+
+def _turn(call, seconds: float) -> list[float]:
+    """Times of every second call until ``seconds`` have passed; the first is preceded by WAKE."""
+    clock = time.perf_counter
+    begin = clock()
+    call()
+    while clock() - begin < WAKE:
+        call()
+    times, begin = [], clock()
+    while True:
+        start = clock()
+        call()
+        end = clock()
+        times.append(end - start)
+        if end - begin >= seconds:
+            return times
+        call()
 
 
 def _checked(peer: Peer, case: Case, inputs, wanted, dtype) -> tuple[object, Timing]:

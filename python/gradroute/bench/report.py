@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import scaling
+from .causes import cause, meaning, share
 from .cases import FAMILIES
 from .lines import ratio
+from .measure import PAUSE, WAKE
 from .record import OURS, PYTORCH, Row, geometric_mean, groups, summarize
 from .tables import cells, names, notes
 
@@ -34,20 +36,22 @@ def _kind(row: Row) -> str:
 # ---- where gradroute loses ----------------------------------------------------------------
 
 
-def losses(rows: list[Row]) -> list[str]:
-    """Paragraphs: how often gradroute is slower than the better PyTorch layout, where, by how much."""
-    text = []
+def losses(rows: list[Row], ceilings: dict | None = None) -> list[str]:
+    """Paragraphs: how often gradroute is slower than the better PyTorch layout, where, and why."""
+    text, causes = [], {}
     for title, part in groups(rows):
         if title.endswith("together"):
             continue
         compared = [(row.over(*PYTORCH), row) for row in part if row.over(*PYTORCH) is not None]
-        lost = sorted(((r, row.name) for r, row in compared if r < 1))
+        lost = sorted(((r, row) for r, row in compared if r < 1), key=lambda pair: pair[0])
         if not compared:
             continue
         if not lost:
             text.append(f"- {title}: faster in all {len(compared)} cases.")
             continue
-        worst = ", ".join(f"{name} ({ratio(r)})" for r, name in lost[:6])
+        for r, row in lost:
+            causes.setdefault(cause(row, ceilings), []).append(r)
+        worst = ", ".join(f"{row.name} ({ratio(r)}, {cause(row, ceilings)})" for r, row in lost[:6])
         text.append(
             f"- {title}: slower in {len(lost)} of {len(compared)} cases; the worst are {worst}."
         )
@@ -60,7 +64,22 @@ def losses(rows: list[Row]) -> list[str]:
                 f"in, at most {ratio(1 / found.worst)} ({found.worst_case})."
             )
     failed = [f"{row.op} {row.name}: {row.failure}" for row in rows if row.failure]
-    return [*text, *(f"- gradroute has no time for {what}." for what in failed), ""]
+    text += [*(f"- gradroute has no time for {what}." for what in failed), ""]
+    return text + (_causes(causes) if causes else [])
+
+
+def _causes(found: dict[str, list[float]]) -> list[str]:
+    """Each probable cause, with how many of the lost cases it explains and how bad they are."""
+    lines = [
+        [name, text.strip(), str(len(found[name])), ratio(geometric_mean(found[name])),
+         ratio(min(found[name]))]
+        for name, _, text in (line.partition(":") for line in meaning(found))
+    ]  # fmt: skip
+    return [
+        "The causes are probable ones, told by rule from the sizes and times of a row "
+        "(`gradroute/bench/causes.py`):", "",
+        *_table(["cause", "meaning", "cases lost", "mean", "worst"], lines),
+    ]  # fmt: skip
 
 
 def _by_kind(rows: list[Row]) -> list[str]:
@@ -91,15 +110,28 @@ def _machine(record: dict) -> list[str]:
 
 
 def _ceilings(record: dict) -> list[str]:
-    found = record.get("ceilings")
-    if not found:
-        return []
+    found = record["ceilings"]
+    lines = []
+    for title, part in groups(record["rows"]):
+        ours = [s for row in part if (s := share(row, found)) is not None]
+        best = [
+            max(theirs) for row in part
+            if (theirs := [s for side in PYTORCH if (s := share(row, found, side)) is not None])
+        ]  # fmt: skip
+        if ours:
+            lines.append([title, *(f"{x:.0%}" for x in (geometric_mean(ours), min(ours), max(ours))),
+                          f"{geometric_mean(best):.0%}" if best else "-"])  # fmt: skip
     return [
         f"Measured ceilings, {found['dtype']}, {found['threads']} threads: "
         f"{found['flops'] / 1e9:.0f} GFLOP/s of multiply-adds in vector registers, "
         f"{found['bytes'] / 1e9:.1f} GB/s of copying (read and written) from and to memory.",
         "",
-    ]
+        "The share of a row is the time that these two allow, divided by the time taken. It passes "
+        "100% where the arrays stay in a cache, and where a method needs fewer multiplications or "
+        "uses other units than the vector ones.", "",
+        *_table(["operation", "gradroute, mean share", "lowest", "highest",
+                 "PyTorch's best, mean share"], lines),
+    ]  # fmt: skip
 
 
 def _summary(rows: list[Row]) -> list[str]:
@@ -178,16 +210,17 @@ def _limits(record: dict) -> list[str]:
         "## How it was measured, and its limits", "",
         "One process; the sides take turns. Every result is checked against float64 before it is "
         "timed (relative L2 error at most 1e-5 in float32), and each timed call comes right after an "
-        f"untimed one of its own side. A time is the median of {fewest} calls or more, as many as fit "
+        f"untimed one of its own side. Before a side's turn the process idles for {PAUSE * 1e3:.0f} "
+        "ms, until no other side's threads spin, and untimed calls of the side itself follow for "
+        f"{WAKE * 1e3:.0f} ms. A time is the median of {fewest} calls or more, as many as fit "
         f"into a share of about {settings.get('seconds', '?')} s a case; a side that needs far longer "
         f"is timed less often. {settings.get('threads', '?')} threads on every side. Inputs are "
         "C-contiguous NCHW for all but PyTorch channels_last, whose images and weights are "
         "converted beforehand. Backward passes are asked for one gradient at a time.", "",
-        "The machine is a small virtual one that shares its processor with others, and the run was "
-        "made in several pieces, so times of single rows vary by ten percent and more between "
-        "runs, and small cases by more: read ratios and means. Arrays of most cases fit the "
-        "processor's large last-level cache, which flatters everybody's bandwidth. One machine says "
-        "nothing about processors with other vector units, more cores, or GPUs.", "",
+        "On a machine that shares its processor with others, times of single rows vary by ten "
+        "percent and more between runs, and small cases by more: read ratios and means. Arrays of "
+        "most cases fit a large last-level cache, which flatters everybody's bandwidth. One machine "
+        "says nothing about processors with other vector units, more cores, or GPUs.", "",
     ]  # fmt: skip
 
 
@@ -208,7 +241,8 @@ def write(record: dict, path, command: str) -> list[Path]:
         "Geometric mean (worst case) over each library; PyTorch's best is the faster of its two "
         "layouts, case by case.", "", *_summary(rows),
         "## Where gradroute loses", "",
-        "Beside the better of PyTorch's two layouts:", "", *losses(rows), *_by_kind(rows),
+        "Beside the better of PyTorch's two layouts:", "", *losses(rows, record.get("ceilings")),
+        *_by_kind(rows),
         f"![speed-up per shape]({path.stem}/speedup.png)", "",
     ]  # fmt: skip
     if record.get("ceilings"):

@@ -95,7 +95,18 @@ class Call:
 
     def empty(self, shape, dtype=None):
         """New memory where the kernels compute, of their dtype unless another is named."""
-        return self.device_library.empty(shape, dtype or self.compute)
+        dtype = dtype or self.compute
+        try:
+            return self.device_library.empty(shape, dtype)
+        except ValueError:
+            raise ArgumentValueError(
+                f"an array of shape {tuple(shape)} and dtype {dtype} has more bytes than 64 bits "
+                "can count"
+            ) from None
+        except MemoryError:
+            raise WorkspaceError(
+                f"there is not enough memory for an array of shape {tuple(shape)} and dtype {dtype}"
+            ) from None
 
     @property
     def device_library(self):
@@ -164,14 +175,41 @@ class Call:
         if direct:
             return out
         value = self.backend.to_host(made) if self.moved else made
-        if out is not None:
+        if out is None and value.dtype == dtype:
+            return value
+        with np.errstate(all="ignore"):  # beyond the range of 16 bits lies infinity, as NumPy rounds
+            if out is None:
+                return value.astype(dtype)
             out[...] = value
             return out
-        return value if value.dtype == dtype else value.astype(dtype)
 
     def finish_all(self, *made):
         """finish() for several results; None stays None."""
-        return tuple(None if one is None else self.finish(one) for one in made)
+        # what takes memory comes before what writes to an out
+        done = {id(one): self.finish(one) for one, out, _, _ in self._out if out is None}
+        return tuple(
+            None if one is None else done[id(one)] if id(one) in done else self.finish(one)
+            for one in made
+        )
+
+
+class Steps:
+    """The kernel calls of one public call, run when all of them have their memory.
+
+    A MemoryError then comes before anything has been written to an ``out``.
+    """
+
+    __slots__ = ("_steps",)
+
+    def __init__(self):
+        self._steps = []
+
+    def add(self, kernel, *arguments):
+        self._steps.append((kernel, arguments))
+
+    def run(self):
+        for kernel, arguments in self._steps:
+            kernel(*arguments)
 
 
 def readable(array) -> bool:

@@ -20,7 +20,7 @@ _pending = threading.local()
 
 
 def check_layout(layout) -> None:
-    if layout not in _LAYOUTS:
+    if not isinstance(layout, str) or layout not in _LAYOUTS:
         raise ArgumentValueError(f"layout must be one of {list(_LAYOUTS)}, got {layout!r}")
 
 

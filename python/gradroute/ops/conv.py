@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ArgumentValueError
 from ..geometry import conv_geometry, conv_transpose_geometry, im2col_geometry
-from .call import Call
+from .call import Call, Steps
 from .checks import (
     canonical,
     check_shape,
@@ -142,20 +142,21 @@ def conv_backward(dy, x, w, *, stride=1, padding=0, dilation=1, groups=1,
     dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
     dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
     db = call.result(w.shape[:1], out_b, "out[2] (db)") if want_b else None
-    kernels = call.backend.conv
+    kernels, steps = call.backend.conv, Steps()
     dy5 = canonical(call.input(dy), layout)
     if want_x:
-        kernels.conv_dx(
-            canonical(dx, layout), dy5, _weights(call.input(w)), None,
+        steps.add(
+            kernels.conv_dx, canonical(dx, layout), dy5, _weights(call.input(w)), None,
             geometry, *call.scratch("conv_dx", geometry),
         )  # fmt: skip
     if want_w:
-        kernels.conv_dw(
-            _weights(dw), db, dy5, canonical(call.input(x), layout),
+        steps.add(
+            kernels.conv_dw, _weights(dw), db, dy5, canonical(call.input(x), layout),
             geometry, *call.scratch("conv_dw", geometry),
         )  # fmt: skip
     elif want_b:
-        kernels.bias_gradient(db, dy5, *call.scratch("bias_gradient", dy5.shape))
+        steps.add(kernels.bias_gradient, db, dy5, *call.scratch("bias_gradient", dy5.shape))
+    steps.run()
     return call.finish_all(dx, dw, db)
 
 
@@ -256,20 +257,21 @@ def conv_transpose_backward(dy, x, w, *, stride=1, padding=0, output_padding=0, 
     dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
     dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
     db = call.result((geometry.in_channels,), out_b, "out[2] (db)") if want_b else None
-    kernels = call.backend.conv
+    kernels, steps = call.backend.conv, Steps()
     dy5 = canonical(call.input(dy), layout)
     if want_x:
-        kernels.conv_forward(
-            canonical(dx, layout), dy5, _weights(call.input(w)), None,
+        steps.add(
+            kernels.conv_forward, canonical(dx, layout), dy5, _weights(call.input(w)), None,
             geometry, *call.scratch("conv_forward", geometry),
         )  # fmt: skip
     if want_w:  # seen from that convolution, x is the gradient and dy the image
-        kernels.conv_dw(
-            _weights(dw), None, canonical(call.input(x), layout), dy5,
+        steps.add(
+            kernels.conv_dw, _weights(dw), None, canonical(call.input(x), layout), dy5,
             geometry, *call.scratch("conv_dw", geometry),
         )  # fmt: skip
     if want_b:
-        kernels.bias_gradient(db, dy5, *call.scratch("bias_gradient", dy5.shape))
+        steps.add(kernels.bias_gradient, db, dy5, *call.scratch("bias_gradient", dy5.shape))
+    steps.run()
     return call.finish_all(dx, dw, db)
 
 

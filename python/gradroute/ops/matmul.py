@@ -11,7 +11,7 @@ from ..errors import ArgumentValueError
 from ..geometry import MatmulGeometry
 from ..kernels.contract import SLOPE_FROM_OUTPUT
 from .activation import check_activation, one_row
-from .call import Call
+from .call import Call, Steps
 from .checks import check_shape, out_tuple, wanted_results
 
 # ---- what every product comes down to -----------------------------------------------------
@@ -20,11 +20,13 @@ from .checks import check_shape, out_tuple, wanted_results
 _geometry = functools.lru_cache(maxsize=4096)(MatmulGeometry)
 
 
-def _run(call, y, a, b, bias=None):
+def _add_product(steps, call, y, a, b, bias=None):
     """y (B, I, J) = sum over e of a (B, E, I, L) @ b (B, E, L, J) + bias (J,)."""
     batch, summed, rows, inner = a.shape
     geometry = _geometry(batch, summed, rows, b.shape[-1], inner)
-    call.backend.matmul.matmul(y, a, b, bias, geometry, *call.scratch("matmul", geometry))
+    steps.add(
+        call.backend.matmul.matmul, y, a, b, bias, geometry, *call.scratch("matmul", geometry)
+    )
 
 
 def _batched(call, array, batch, kept, summed):
@@ -78,18 +80,22 @@ def _as_matrices(a, b):
     return a2, b2, batch, (*batch, *rows, *columns)
 
 
-def _product(call, made, out, a2, b2, batch, kept, summed):
-    """Computes into ``made`` seen as matrices; ``out`` tells whether that view is safe."""
+def _add_matrices(steps, call, made, a2, b2, batch, kept, summed):
+    """The product of two (batch..., I, L) and (batch..., L, J) into ``made``, whatever its strides."""
     a4, b4 = _batched(call, a2, batch, kept, summed), _batched(call, b2, batch, kept, summed)
     matrices = (a4.shape[0], a4.shape[2], b4.shape[3])
     if made.flags.c_contiguous:
-        _run(call, made.reshape(matrices), a4, b4)
+        _add_product(steps, call, made.reshape(matrices), a4, b4)
     elif made.ndim == 2 and a4.shape[0] == 1:
-        _run(call, made[None], a4, b4)
+        _add_product(steps, call, made[None], a4, b4)
     else:  # a strided out: its batch axes may have no common stride
         whole = call.empty(matrices)
-        _run(call, whole, a4, b4)
-        made[...] = whole.reshape(made.shape)
+        _add_product(steps, call, whole, a4, b4)
+        steps.add(_copy, made, whole.reshape(made.shape))
+
+
+def _copy(to, array):
+    to[...] = array
 
 
 # ---- public -------------------------------------------------------------------------------
@@ -128,7 +134,9 @@ def matmul(a, b, *, out=None):
     a2, b2, batch, shape = _as_matrices(a, b)
     y = call.result(shape, out)
     a2, b2 = _loaded(call, a, a2), _loaded(call, b, b2)
-    _product(call, y, out, a2, b2, batch, tuple(range(len(batch))), ())
+    steps = Steps()
+    _add_matrices(steps, call, y, a2, b2, batch, tuple(range(len(batch))), ())
+    steps.run()
     return call.finish(y)
 
 
@@ -174,13 +182,14 @@ def matmul_backward(dy, a, b, *, need=("a", "b"), out=None):
     da = call.result(a.shape, out_a, "out[0] (da)") if want_a else None
     db = call.result(b.shape, out_b, "out[1] (db)") if want_b else None
     matrices = (*batch, a2.shape[-2], b2.shape[-1])
-    dy2 = call.input(dy).reshape(matrices)
+    dy2, steps = call.input(dy).reshape(matrices), Steps()
     if want_a:
         b2 = _loaded(call, b, b2)
-        _gradient(call, da, a2.shape, dy2, b2.swapaxes(-1, -2), batch)
+        _add_gradient(steps, call, da, a2.shape, dy2, b2.swapaxes(-1, -2), batch)
     if want_b:
         a2 = _loaded(call, a, a2)
-        _gradient(call, db, _matrix_shape(b), a2.swapaxes(-1, -2), dy2, batch)
+        _add_gradient(steps, call, db, _matrix_shape(b), a2.swapaxes(-1, -2), dy2, batch)
+    steps.run()
     return call.finish_all(da, db)
 
 
@@ -188,12 +197,12 @@ def _matrix_shape(b):
     return (b.shape[0], 1) if b.ndim == 1 else b.shape
 
 
-def _gradient(call, made, shape, left, right, batch):
+def _add_gradient(steps, call, made, shape, left, right, batch):
     """left @ right into ``made``, summed over the batch axes along which it was broadcast."""
     own = (1,) * (len(batch) + 2 - len(shape)) + tuple(shape[:-2])
     summed = tuple(i for i, n in enumerate(batch) if own[i] == 1 and n != 1)
     kept = tuple(i for i in range(len(batch)) if i not in summed)
-    _product(call, made, None, left, right, batch, kept, summed)
+    _add_matrices(steps, call, made, left, right, batch, kept, summed)
 
 
 def linear(x, w, b=None, *, activation=None, out=None):
@@ -230,17 +239,20 @@ def linear(x, w, b=None, *, activation=None, out=None):
         check_activation(activation)
     y = call.result((*x.shape[:-1], features), out)
     whole = y if y.flags.c_contiguous else call.empty(y.shape)
-    _run(
-        call, whole.reshape(1, rows, features), _rows(call, x, rows)[None, None],
+    steps = Steps()
+    _add_product(
+        steps, call, whole.reshape(1, rows, features), _rows(call, x, rows)[None, None],
         call.input(w).T[None, None], call.input(b),
     )  # fmt: skip
     if activation is not None:
         row = whole.reshape(-1)
-        call.backend.activation.activate(
-            row, row, activation, *call.scratch("activate", row.shape[0])
-        )
+        steps.add(
+            call.backend.activation.activate, row, row, activation,
+            *call.scratch("activate", row.shape[0]),
+        )  # fmt: skip
     if whole is not y:
-        y[...] = whole
+        steps.add(_copy, y, whole)
+    steps.run()
     return call.finish(y)
 
 
@@ -278,7 +290,7 @@ def linear_backward(dy, x, w, *, y=None, activation=None, need=("x", "w", "b"), 
     Returns
     -------
     dx, dw, db : arrays of the shapes of x, w and (out,); None where not in ``need``.
-        With z = dy * slope: dx = z @ w, dw = z^T @ x, db = the sum of z over all rows.
+        With dz = dy * slope: dx = dz @ w, dw = dz^T @ x, db = the sum of dz over all rows.
 
     Raises
     ------
@@ -307,17 +319,24 @@ def linear_backward(dy, x, w, *, y=None, activation=None, need=("x", "w", "b"), 
     dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
     dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
     db = call.result((features,), out_b, "out[2] (db)") if want_b else None
-    z = _before_activation(call, dy, y, activation, rows)
+    dz, steps = _rows(call, dy, rows), Steps()
+    if activation is not None:
+        dz = _add_slope(steps, call, dz, y, activation, db)
+    elif want_b:
+        image = dz[:, :, None, None, None]  # rows as a batch of one-pixel images
+        steps.add(
+            call.backend.conv.bias_gradient, db, image,
+            *call.scratch("bias_gradient", image.shape),
+        )  # fmt: skip
     if want_x:
         whole = dx if dx.flags.c_contiguous else call.empty(x.shape)
-        _run(call, whole.reshape(1, rows, x.shape[-1]), z[None, None], call.input(w)[None, None])
+        matrix = whole.reshape(1, rows, x.shape[-1])
+        _add_product(steps, call, matrix, dz[None, None], call.input(w)[None, None])
         if whole is not dx:
-            dx[...] = whole
+            steps.add(_copy, dx, whole)
     if want_w:
-        _run(call, dw[None], z.T[None, None], _rows(call, x, rows)[None, None])
-    if want_b:
-        image = z[:, :, None, None, None]  # rows as a batch of one-pixel images
-        call.backend.conv.bias_gradient(db, image, *call.scratch("bias_gradient", image.shape))
+        _add_product(steps, call, dw[None], dz.T[None, None], _rows(call, x, rows)[None, None])
+    steps.run()
     return call.finish_all(dx, dw, db)
 
 
@@ -332,14 +351,18 @@ def _check_slope(activation, y):
         raise ArgumentValueError(f"linear_backward needs y, linear's result, for {activation!r}")
 
 
-def _before_activation(call, dy, y, activation, rows):
-    """The gradient in front of the activation, as (rows, out)."""
-    dy2 = _rows(call, dy, rows)
-    if activation is None:
-        return dy2
-    z = call.empty(dy2.shape)
-    call.backend.activation.activate_backward(
-        z.reshape(-1), one_row(dy2), one_row(call.input(y)), activation, True,
-        *call.scratch("activate_backward", dy.size),
-    )  # fmt: skip
-    return z
+def _add_slope(steps, call, dy, y, activation, db):
+    """The gradient in front of the activation, as dy (rows, out); fills db where it is wanted."""
+    dz, kernels = call.empty(dy.shape), call.backend.activation
+    dy, y = one_row(dy), one_row(call.input(y))
+    if db is None:
+        steps.add(
+            kernels.activate_backward, dz.reshape(-1), dy, y, activation, True,
+            *call.scratch("activate_backward", dy.size),
+        )  # fmt: skip
+    else:
+        steps.add(
+            kernels.linear_slope, dz, db, dy.reshape(dz.shape), y.reshape(dz.shape), activation,
+            *call.scratch("linear_slope", dz.shape),
+        )  # fmt: skip
+    return dz

@@ -52,7 +52,7 @@ def scatter_add(out, index, src, *, axis=0, mode="raise"):
     call = Call({"out": out, "src": src}, index=index)
     integer_array(index, "index")
     axis = _axis(axis, out.ndim)
-    if mode not in _MODES:
+    if not isinstance(mode, str) or mode not in _MODES:
         raise ArgumentValueError(f"mode must be one of {list(_MODES)}, got {mode!r}")
     shape = (*out.shape[:axis], *index.shape, *out.shape[axis + 1 :])
     check_shape(src, "src", shape, "out.shape[:axis] + index.shape + out.shape[axis+1:]")

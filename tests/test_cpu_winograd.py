@@ -1,0 +1,150 @@
+"""3 x 3 convolutions by Winograd's filtering: its accuracy, its blocks, and what is not for it."""
+
+import numpy as np
+import pytest
+
+import gradroute as gr
+from gradroute.config import available_threads
+from gradroute.kernels.cpu import vectors
+
+pytestmark = pytest.mark.skipif(
+    vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
+)
+
+#: (N, C, H, W), (K, C/G, R, S), options: enough channels and tiles; the last tiles are part full
+CASES = {
+    "same": ((3, 32, 19, 22), (40, 32, 3, 3), {"padding": 1}),
+    "no padding": ((6, 33, 16, 13), (32, 33, 3, 3), {}),
+    "uneven and wide padding": ((3, 32, 17, 15), (32, 32, 3, 3), {"padding": ((3, 0), (1, 4))}),
+    "groups": ((4, 64, 18, 16), (96, 32, 3, 3), {"padding": 1, "groups": 2}),
+    "planes of three axes": ((2, 32, 3, 14, 11), (32, 32, 1, 3, 3), {"padding": (0, 1, 1)}),
+    "one long row of tiles": ((1, 32, 5, 1500), (32, 32, 3, 3), {"padding": 1}),
+    "weights made for every block": ((8, 112, 12, 12), (144, 112, 3, 3), {"padding": 1}),
+    "a sum of two chunks": ((4, 300, 16, 16), (32, 300, 3, 3), {"padding": 1}),
+}
+OPERATIONS = ("conv", "conv_dx", "conv_dw")
+
+
+def arrays(name, seed=0, dtype=np.float32):
+    x_shape, w_shape, options = CASES[name]
+    generator = np.random.default_rng(seed)
+    return (generator.standard_normal(x_shape).astype(dtype),
+            generator.standard_normal(w_shape).astype(dtype), options)  # fmt: skip
+
+
+def gradients(like):
+    return np.cos(np.arange(like.size, dtype=like.dtype)).reshape(like.shape)
+
+
+def everything(x, w, options, bias=None):
+    """y, dx and dw"""
+    y = gr.conv(x, w, bias, **options)
+    return y, *gr.conv_backward(gradients(y), x, w, **options)[:2]
+
+
+def error(found, exact):
+    return np.linalg.norm(found - exact) / np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("dtype, bound", [("float32", 3e-6), ("float64", 1e-14)])
+@pytest.mark.parametrize("name", CASES)
+def test_the_error_to_a_direct_sum(name, dtype, bound):
+    x, w, options = arrays(name, dtype=dtype)
+    bias = np.linspace(-2, 2, len(w)).astype(dtype)
+    for operation in OPERATIONS:
+        assert gr.plan(operation, x, w, **options).algorithm == "winograd"
+    with gr.config(precision="strict"):
+        exact = everything(x.astype(float), w.astype(float), options, bias.astype(float))
+    for found, right in zip(everything(x, w, options, bias), exact):
+        assert error(found, right) < bound
+        # nowhere far off either: every tile, and every output of it
+        np.testing.assert_allclose(found, right, atol=20 * bound * np.abs(right).max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layouts_strides_and_threads_give_the_same_bits(name):
+    x, w, options = arrays(name)
+    right = everything(x, w, options)
+    last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    spread = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
+    spread[...] = x
+    turned = np.ascontiguousarray(w[..., ::-1])[..., ::-1]
+    for view, weights in ((last, w), (spread, w), (x, turned)):
+        for found, wanted in zip(everything(view, weights, options), right):
+            np.testing.assert_array_equal(found, wanted)
+    for threads in {1, available_threads()}:
+        with gr.config(threads=threads):
+            for found, wanted in zip(everything(x, w, options), right):
+                np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("out_last", [False, True])
+def test_outputs_of_any_strides(out_last):
+    x, w, options = arrays("same")
+    y, dx, dw = everything(x, w, options)
+
+    def room(like):
+        if out_last:
+            return np.moveaxis(np.full(np.moveaxis(like, 1, -1).shape, np.nan, like.dtype), -1, 1)
+        return np.full((*like.shape[:-1], 2 * like.shape[-1]), np.nan, like.dtype)[..., ::2]
+
+    np.testing.assert_array_equal(gr.conv(x, w, out=room(y), **options), y)
+    outs = (room(dx), room(dw), None)
+    found = gr.conv_backward(gradients(y), x, w, need=("x", "w"), out=outs, **options)
+    np.testing.assert_array_equal(found[0], dx)
+    np.testing.assert_array_equal(found[1], dw)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("where", ["x", "w", "bias"])
+def test_numbers_that_are_not_finite_reach_what_a_direct_sum_gives_them_to(value, where):
+    x, w, options = arrays("same")
+    bias = np.ones(len(w), np.float32)
+    {"x": x[1, 3, 7], "w": w[1, 3, 1], "bias": bias}[where][2] = value
+    with gr.config(backend="reference"):
+        right = everything(x, w, options, bias)
+    for found, wanted in zip(everything(x, w, options, bias), right):
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+        np.testing.assert_array_equal(np.isposinf(found), np.isposinf(wanted))
+        np.testing.assert_array_equal(np.isneginf(found), np.isneginf(wanted))
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e36])
+def test_extreme_scales_keep_their_accuracy(scale):
+    x, w, options = arrays("same")
+    x = np.clip(x, -1, 1) * np.float32(scale)
+    w = w * np.float32(1e-3)
+    with gr.config(precision="strict"):
+        exact = everything(x.astype(np.float64), w.astype(np.float64), options)
+    for found, right in zip(everything(x, w, options), exact):
+        assert error(found, right) < 1e-5
+
+
+def test_the_error_of_dw_hardly_grows_with_the_number_of_pixels():
+    x = np.random.default_rng(0).standard_normal((4, 32, 128, 128)).astype(np.float32)
+    dy = np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
+    w = np.zeros((32, 32, 3, 3), np.float32)
+    assert gr.plan("conv_dw", x, w, padding=1).algorithm == "winograd"
+    found = gr.conv_backward(dy, x, w, need="w", padding=1)[1]
+    with gr.config(precision="strict"):
+        wide = (a.astype(float) for a in (dy, x, w))
+        exact = gr.conv_backward(*wide, need="w", padding=1)[1]
+    assert error(found, exact) < 3e-6
+
+
+def test_what_would_not_gain_goes_another_way():
+    x, w, options = arrays("same")
+
+    def algorithm(x, w, **options):
+        return gr.plan("conv", x, w, **options).algorithm
+
+    with gr.config(precision="strict"):
+        assert algorithm(x, w, **options) != "winograd"
+    assert algorithm(x, w, stride=2) != "winograd"
+    assert algorithm(x, w, dilation=2) != "winograd"
+    assert algorithm(x[:, :8], w[:, :8], **options) != "winograd"
+    assert algorithm(x[:, :, :5, :5], w) != "winograd"
+    y = gr.conv(x, w, **options)
+    with gr.config(workspace_limit=gr.plan("conv", x, w, **options).workspace_bytes - 1):
+        assert algorithm(x, w, **options) != "winograd"
+        np.testing.assert_allclose(gr.conv(x, w, **options), y, atol=1e-3)

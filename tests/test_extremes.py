@@ -1,0 +1,48 @@
+"""Options far beyond the image: right, and done at once, whatever their size."""
+
+import numpy as np
+import pytest
+from compare import assert_close
+
+import gradroute as gr
+
+X = np.arange(2.0 * 3 * 40).reshape(2, 3, 40) - 100
+W = np.arange(16.0 * 3 * 2).reshape(16, 3, 2) - 40
+HUGE = [10**6, 2**31, 2**40, 2**61]
+
+
+@pytest.mark.parametrize("stride", HUGE)
+def test_a_stride_beyond_the_image_leaves_one_window(backend, stride):
+    y = gr.conv(X, W, stride=stride)
+    expected = gr.conv(X[..., :2], W)
+    assert_close(y, expected, "float64")
+    dx, dw, db = gr.conv_backward(y, X, W, stride=stride)
+    near = gr.conv_backward(y, X[..., :2], W)
+    assert_close(dx[..., :2], near[0], "float64")
+    assert not dx[..., 2:].any()
+    assert_close(dw, near[1], "float64")
+    assert_close(db, near[2], "float64")
+    pooled, winner = gr.max_pool(X, 2, stride=stride)
+    assert pooled.shape == (2, 3, 1) and (winner == 1).all()
+
+
+@pytest.mark.parametrize("dilation", HUGE)
+def test_a_dilation_beyond_the_image_leaves_the_taps_on_it(dilation):
+    """One tap of two falls on each output: the other reads padding."""
+    options = {"dilation": dilation, "padding": ((0, dilation),)}
+    y = gr.conv(X, W, **options)
+    assert_close(y, gr.conv(X, W[..., :1]), "float64")
+    dx, dw, db = gr.conv_backward(y, X, W, **options)
+    near = gr.conv_backward(y, X, W[..., :1])
+    assert_close(dx, near[0], "float64")
+    assert_close(dw[..., :1], near[1], "float64")
+    assert not dw[..., 1:].any()
+    assert_close(db, near[2], "float64")
+
+
+def test_padding_far_in_front_of_a_pool_is_refused_at_once(backend):
+    far = 2**40
+    with pytest.raises(gr.GradrouteError, match="only padding"):
+        gr.avg_pool(X, 2, padding=((far, 0),), stride=1)
+    with pytest.raises((gr.GradrouteError, MemoryError)):  # allowed, and larger than memory
+        gr.avg_pool(X, far + 1, padding=((far, far),), stride=1)
