@@ -17,8 +17,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from gradroute.geometry import MatmulGeometry
-
 from .amx import (
     DEPTH,
     PARTS,
@@ -93,14 +91,14 @@ def serves(g) -> bool:
     return work >= LEAST_WORK and mean >= LEAST_MEAN and g.rows * g.columns * g.inner >= 0.7 * whole
 
 
-def build(g, threads, own_left, shared_once=False) -> Program:
+def build(batch, rows, columns, inner, threads, own_left, shared_once=False) -> Program:
     """``shared_once``: the factor that all tasks share is the same for the whole batch."""
-    own, shared = (g.rows, g.columns) if own_left else (g.columns, g.rows)
+    own, shared = (rows, columns) if own_left else (columns, rows)
     panels = -(-shared // SIDE)
     most = min(CHUNK, max(DEPTH, SHARED_BYTES // (2 * PARTS * panels * SIDE) // DEPTH * DEPTH))
-    chunk = _round(-(-g.inner // -(-g.inner // most)), DEPTH)
+    chunk = _round(-(-inner // -(-inner // most)), DEPTH)
     panel_bytes = chunk // DEPTH * STEP_BYTES
-    items = g.batch if shared_once else min(g.batch, SHARED_BYTES // (panels * panel_bytes))
+    items = batch if shared_once else min(batch, SHARED_BYTES // (panels * panel_bytes))
     items = max(1, items)
     own_panels = -(-own // SIDE)
     blocks = -(-own_panels // max(1, min(BLOCK_BYTES // panel_bytes, 8)))
@@ -126,8 +124,7 @@ def build_images(g, backward, threads) -> Program:
     """The product of the weights of a 1x1 ConvGeometry ``g`` with each image."""
     channels = (g.out_channels, g.in_channels)
     rows, inner = channels[::-1] if backward else channels
-    product = MatmulGeometry(g.batch, 1, rows, g.plane, inner)
-    return build(product, threads, own_left=False, shared_once=True)
+    return build(g.batch, rows, g.plane, inner, threads, own_left=False, shared_once=True)
 
 
 def run_images(v, u, w, bias, plan, workspace) -> bool:

@@ -156,7 +156,8 @@ def _fill(count):
 
 def _amx(made, g, dtype, settings):
     if made.operation == "matmul":
-        built = amx_matmul.build(g, made.threads, g.rows > g.columns)
+        built = amx_matmul.build(g.batch, g.rows, g.columns, g.inner, made.threads,
+                                 own_left=g.rows > g.columns)  # fmt: skip
         return _amx_matmul(made, g, dtype, settings, built)
     if _pointwise(g) and made.operation != "conv_dw" and amx_matmul.serves_images(g):
         built = amx_matmul.build_images(g, made.operation == "conv_dx", made.threads)
