@@ -31,7 +31,7 @@ from .amx import (
     split_row_pairs,
     split_rows,
 )
-from .amx_program import FLAGS, LANES, _round
+from .amx_program import FLAGS, LANES, round_up
 from .implicit_gemm import in_one_row
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
@@ -84,9 +84,9 @@ class Program:
 
 
 def serves(g) -> bool:
-    """Are rows and columns of MatmulGeometry ``g`` enough to pay for cutting, and fill the tiles?"""
+    """Do MatmulGeometry ``g``'s rows and columns pay for cutting, and fill the tiles?"""
     mean = 2 * g.rows * g.columns / max(1, g.rows + g.columns)
-    whole = _round(g.rows, SIDE) * _round(g.columns, SIDE) * _round(g.inner, DEPTH)
+    whole = round_up(g.rows, SIDE) * round_up(g.columns, SIDE) * round_up(g.inner, DEPTH)
     work = g.batch * g.summed * g.rows * g.columns * g.inner
     return work >= LEAST_WORK and mean >= LEAST_MEAN and g.rows * g.columns * g.inner >= 0.7 * whole
 
@@ -96,7 +96,7 @@ def build(batch, rows, columns, inner, threads, own_left, shared_once=False) -> 
     own, shared = (rows, columns) if own_left else (columns, rows)
     panels = -(-shared // SIDE)
     most = min(CHUNK, max(DEPTH, SHARED_BYTES // (2 * PARTS * panels * SIDE) // DEPTH * DEPTH))
-    chunk = _round(-(-inner // -(-inner // most)), DEPTH)
+    chunk = round_up(-(-inner // -(-inner // most)), DEPTH)
     panel_bytes = chunk // DEPTH * STEP_BYTES
     items = batch if shared_once else min(batch, SHARED_BYTES // (panels * panel_bytes))
     items = max(1, items)
@@ -117,7 +117,7 @@ def build(batch, rows, columns, inner, threads, own_left, shared_once=False) -> 
 
 def serves_images(g) -> bool:
     """Does a whole image of a 1x1 ConvGeometry ``g`` fill the tiles?"""
-    return g.groups == 1 and g.plane >= 0.85 * _round(g.plane, SIDE)
+    return g.groups == 1 and g.plane >= 0.75 * round_up(g.plane, SIDE)
 
 
 def build_images(g, backward, threads) -> Program:
