@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .jit import helper
-from .microkernel import ROWS, VECTORS, _Tile
+from .microkernel import ROWS, VECTORS, Tile
 from .vectors import const, pointer
 
 #: Rows of A that share a pointer: the others are one or two strides behind it, which the address
@@ -20,7 +20,7 @@ from .vectors import const, pointer
 SHARED = 3
 
 
-class _StridedTile(_Tile):
+class _StridedTile(Tile):
     """Emits the tile for one number of rows into the function being built."""
 
     def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume):
@@ -28,8 +28,7 @@ class _StridedTile(_Tile):
         zero = ir.Constant(self.vector, [0.0] * self.lanes)
         with build.if_else(resume) as (resumed, fresh):
             with resumed:
-                before = [build.load(self._cell(c, ldc, i, j), align=self.size)
-                          for i, j in self.cells()]  # fmt: skip
+                before = [self._read(c, ldc, i, j) for i, j in self.cells()]
                 resumed_at = build.block
             with fresh:
                 fresh_at = build.block
@@ -42,7 +41,7 @@ class _StridedTile(_Tile):
         heads = [build.gep(a, [build.mul(a_row, const(i))]) for i in range(0, self.rows, SHARED)]
         last = self._sum(first, depth, (b, *heads), (b_step, *[a_step] * len(heads)), a_row)
         for value, (i, j) in zip(last, self.cells()):
-            build.store(value, self._cell(c, ldc, i, j), align=self.size)
+            self._write(value, c, ldc, i, j)
 
     def _sum(self, first, depth, starts, steps, a_row):
         """The accumulators after the last step; ``starts`` move by ``steps``: B, then A's heads."""
@@ -55,7 +54,7 @@ class _StridedTile(_Tile):
         k = build.phi(const(0).type)
         pointers = [build.phi(start.type) for start in starts]
         sums = [build.phi(self.vector) for _ in first]
-        columns = [build.load(self.at(pointers[0], const(j * self.lanes)), align=self.size)
+        columns = [build.load(self._column(pointers[0], j), align=self.size)
                    for j in range(VECTORS)]  # fmt: skip
         after = []
         for i in range(self.rows):  # each factor just before its use, or they fill the registers
