@@ -6,6 +6,7 @@ import collections
 import json
 import pathlib
 import sys
+import textwrap
 import xml.etree.ElementTree as ElementTree
 
 #: what is promised, and the test files that hold it
@@ -52,9 +53,27 @@ each promise is tested. `ci/test` runs the short tests, `ci/stress` all of them 
 calls; `ci/stress --report` writes this page.
 """
 
+OUTCOMES = """Random calls end as *right* (agree with the reference in float64), *refused* (by the
+package's own error), *allowed* (an odd argument that is one all the same; the result is compared
+where the reference can compute it), *no memory*, or *wrong*, of which there must be none."""
+
 DENORMALS = """## Denormal numbers
 
-They are computed with, not flushed. DENORMAL_TEXT
+They are computed with, not flushed. Measured with float32 inputs of the order of 1e-39, on one
+thread of a Sapphire Rapids processor, against normal inputs of the same shapes:
+
+| operation | times the normal time |
+|---|---|
+| convolution, forward and backward; matrix product | 86 to 173 |
+| depthwise convolution | 51 |
+| avg_pool | 6.2 |
+| tanh | 2.2 |
+| relu, max_pool and its backward, scatter_add, softmax_cross_entropy, gelu | at most 1.3 |
+
+Sums of products of denormals are slow on the processor itself. Where data may hold many of them
+(signals that fade out, very small weights), set them to zero before the call:
+
+    x[np.abs(x) < np.finfo(x.dtype).tiny] = 0
 """
 
 
@@ -79,22 +98,20 @@ def page(tests, fuzz):
     fuzzed = json.loads(pathlib.Path(fuzz).read_text())
     lines = [HEAD]
     for title, text, where in PROMISES:
-        lines += [f"## {title}", "", text, "", f"Tests: {', '.join(f'`{one}`' for one in where.split())}", ""]
-    lines += ["## Counts of the last run", "", "| what | count |", "|---|---|"]
+        files_named = ", ".join(f"`{one}`" for one in where.split())
+        lines += [f"## {title}", "", *textwrap.wrap(text, 100), "", f"Tests: {files_named}", ""]
+    lines += [DENORMALS, "## Counts of the last run", "", "| what | count |", "|---|---|"]
     said = ", ".join(f"{count} {kind}" for kind, count in sorted(outcomes.items()))
     lines.append(f"| tests of this page | {said} |")
     lines += [f"| {name} | {count:,} |" for name, count in sorted(counts.items())]
     lines.append(f"| bad inputs, each on each backend | {files['test_errors']:,} tests |")
     total = sum(fuzzed["counts"].values())
     lines.append(f"| random calls | {total:,} |")
-    lines += [f"| of these: {kind} | {count:,} |" for kind, count in sorted(fuzzed["counts"].items())]
+    lines += [f"| of these: {kind} | {n:,} |" for kind, n in sorted(fuzzed["counts"].items())]
     if fuzzed["memory"]:
         first, last = fuzzed["memory"][0] >> 20, fuzzed["memory"][-1] >> 20
         lines.append(f"| MiB in use after the first and the last 1,000 of them | {first}, {last} |")
-    lines += ["", "Random calls end as *right* (agree with the reference in float64), *refused* (by the "
-              "package's own error), *allowed* (an odd argument that is one all the same; the result is "
-              "compared where the reference can compute it), *no memory*, or *wrong*, of which there must "
-              "be none.", ""]  # fmt: skip
+    lines += ["", *textwrap.wrap(OUTCOMES, 100), ""]
     for name, why in skipped:
         lines.append(f"- skipped: {name}: {why}")
     return "\n".join(lines).rstrip() + "\n"
