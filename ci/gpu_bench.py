@@ -1,25 +1,32 @@
-"""The benchmark part of ci/gpu: every row of asv_bench/shapes beside torch/cuDNN on this device.
+"""The benchmark part of ci/gpu: how times are taken, which rows there are, and the tables.
 
-Both sides get the same dtype and the same TF32 setting; times are medians by CUDA events over
-inputs that rotate through more memory than the L2 cache holds.
+Both sides get the same dtype, the same memory and the same TF32 setting.  Times are medians by CUDA
+events over inputs that rotate through more memory than the L2 cache holds.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
+import math
 import pathlib
 import statistics
 import time
+
+import numpy as np
+
+from gradroute.kernels.cuda import launch
 
 SHAPES = pathlib.Path(__file__).parent.parent / "asv_bench" / "shapes"
 BATCH = 64
 #: more than the L2 cache of any GPU so far
 ROTATE_BYTES = 256 << 20
-#: (name in the table, dtype, gr.config.precision): torch's TF32 follows the last
-MODES = (
-    ("float32", "float32", "strict"), ("tf32", "float32", "tf32"), ("float16", "float16", "strict"),
-)  # fmt: skip
-PASSES = ("forward", "dx", "dw")
+#: what the GPU is given to do before a measurement, so that the host is ahead of it meanwhile and
+#: its own time (Python, a launch) is not in the result
+AHEAD_MS, AHEAD_BYTES = 10, 256 << 20
+COPY_BYTES = 1 << 30
+REPEAT = 15
+OUT_OF_TIME = "not measured: out of time; run ci/gpu --only bench again for the rest"
 
 
 def shapes(name):
@@ -30,18 +37,31 @@ def shapes(name):
             yield {"name": row["name"], **numbers, "N": BATCH}
 
 
-def rows(seconds):
-    """One dictionary per measurement, until all are done or the time is up."""
+def every_shape():
+    """(function that measures it, its shape), the cheap ones first."""
+    import gpu_rows
+
+    found = [(gpu_rows.elements, {"name": f"elements:{BATCH}x64x56x56"})]
+    for family in ("scatter", "pool", "linear", "matmul", "conv"):
+        found += [(getattr(gpu_rows, family), row) for row in shapes(family)]
+    return found
+
+
+def rows(seconds, done=()):
+    """One dictionary per measurement, until all are done or the time is up.
+
+    ``done``: names of shapes that an earlier run measured.
+    """
     end = time.monotonic() + seconds
     yield copy_bandwidth()
-    listed = [(pool_rows, row) for row in shapes("pool")]
-    listed += [(conv_rows, row) for row in shapes("conv")]
-    for done, (measure, row) in enumerate(listed):
+    listed = [(measure, row) for measure, row in every_shape() if row["name"] not in done]
+    for count, (measure, row) in enumerate(listed):
         if time.monotonic() > end:
-            yield {"name": f"{len(listed) - done} shapes", "failure": "not measured: out of time"}
+            yield {"name": f"{len(listed) - count} shapes", "failure": OUT_OF_TIME}
             return
         try:
-            yield from measure(row)
+            for found in measure(row):
+                yield {"name": row["name"], **found}
         except Exception as error:  # one shape that fails must not hide the others
             yield {"name": row["name"], "failure": f"{type(error).__name__}: {error}"[:300]}
 
@@ -49,166 +69,115 @@ def rows(seconds):
 # ---- measuring ----------------------------------------------------------------------------
 
 
-def median_ms(calls, repeat=15):
-    """Median milliseconds of one call; ``calls`` are the same work on different memory."""
-    import cupy
+@functools.cache
+def torch_missing() -> str | None:
+    """Why nothing can be compared with torch here, or None."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"torch cannot be imported ({error}): pip install torch"
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} sees no GPU: it needs a build with CUDA"
+    return None
 
-    for call in calls[:2]:
+
+def event():
+    recorded = launch.runtime().array_module().cuda.Event()
+    recorded.record()
+    return recorded
+
+
+def elapsed_ms(start, stop) -> float:
+    stop.synchronize()
+    return launch.runtime().array_module().cuda.get_elapsed_time(start, stop)
+
+
+@functools.cache
+def _filler():
+    """Two arrays, and how often copying one to the other keeps this GPU busy for AHEAD_MS."""
+    library = launch.runtime().array_module()
+    x, y = (library.zeros(AHEAD_BYTES // 4, "float32") for _ in range(2))
+    y[...] = x
+    start = event()
+    y[...] = x
+    return x, y, math.ceil(AHEAD_MS / max(elapsed_ms(start, event()), 0.01))
+
+
+def median_ms(calls):
+    """(median ms of one call on the GPU, ms that the host needs to start it).
+
+    ``calls`` are the same work on different memory.
+    """
+    for call in calls[:2]:  # compiles, chooses algorithms, fills the memory pool
         call()
-    times = []
-    for i in range(repeat):
-        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-        start.record()
+    x, y, times = _filler()
+    for _ in range(times):
+        y[...] = x
+    marks, begun = [event()], time.perf_counter()
+    for i in range(REPEAT):
         calls[i % len(calls)]()
-        stop.record()
-        stop.synchronize()
-        times.append(cupy.cuda.get_elapsed_time(start, stop))
-    return statistics.median(times)
+        marks.append(event())
+    host_ms = (time.perf_counter() - begun) * 1e3 / REPEAT
+    times = [elapsed_ms(start, stop) for start, stop in zip(marks, marks[1:])]
+    return statistics.median(times), host_ms
 
 
-def copies_for(bytes_):
-    """How many sets of arrays of this size do not fit the cache together."""
-    return max(2, min(16, -(-ROTATE_BYTES // max(bytes_, 1))))
+def compare(ours, theirs, moved=None, flops=None, **labels):
+    """One row: our calls, torch's where it is there, and what that makes per second."""
+    ms, host_ms = median_ms(ours)
+    row = {**labels, "ours_ms": ms, "host_ms": host_ms}
+    if theirs and torch_missing() is None:
+        torch_ms, _ = median_ms(theirs)
+        row |= {"torch_ms": torch_ms, "of_torch": torch_ms / ms}
+    if moved:
+        row["GB_per_s"] = moved / ms / 1e6
+        row["of_copy"] = row["GB_per_s"] / copy_bandwidth()["GB_per_s"]
+    if flops:
+        row["TFLOP_per_s"] = flops / ms / 1e9
+    return row
 
 
-def random(shape, dtype):
-    import cupy
-
-    return cupy.random.standard_normal(shape, dtype="float32").astype(dtype)
-
-
-def as_torch(array):
-    """The same memory as a torch tensor."""
-    import torch
-
-    return torch.from_dlpack(array)
-
-
+@functools.cache
 def copy_bandwidth():
-    import cupy
+    """What a copy of 1 GiB reaches, reading and writing: the bound of all that only moves data."""
+    library = launch.runtime().array_module()
+    x, y = (library.zeros(COPY_BYTES // 4, "float32") for _ in range(2))
 
-    x = cupy.zeros(1 << 28, "float32")
-    y = cupy.empty_like(x)
-    ms = median_ms([lambda: cupy.copyto(y, x)])
+    def copy():
+        y[...] = x
+
+    ms, _ = median_ms([copy])
     return {"name": "copy 1 GiB", "ours_ms": ms, "GB_per_s": 2 * x.nbytes / ms / 1e6}
 
 
-# ---- convolution --------------------------------------------------------------------------
+# ---- arrays -------------------------------------------------------------------------------
 
 
-def conv_rows(row):
-    for mode in MODES:
-        yield from conv_mode(row, *mode)
+def numbers(shape, dtype="float32"):
+    """Ordinary numbers on the device: a block of random ones, repeated."""
+    block = np.random.default_rng(0).standard_normal(1 << 16).astype(dtype)
+    return launch.runtime().to_device(np.resize(block, shape))
 
 
-def conv_mode(row, mode, dtype, precision):
+def rotating(make):
+    """As many results of ``make()``, each a tuple of arrays, as do not fit the cache together."""
+    first = make()
+    bytes_ = sum(array.nbytes for array in first)
+    count = max(2, min(16, -(-ROTATE_BYTES // bytes_)))
+    return [first, *(make() for _ in range(count - 1))]
+
+
+def as_torch(*arrays):
+    """The same memory as torch tensors."""
     import torch
 
-    import gradroute as gr
-
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = True
-    options = {name: row[name] for name in ("stride", "padding", "dilation", "groups")}
-    x_shape = (row["N"], row["C"], row["H"], row["W"])
-    w_shape = (row["K"], row["C"] // row["groups"], row["R"], row["S"])
-    with gr.config(precision=precision):
-        w = random(w_shape, dtype)
-        probe = random(x_shape, dtype)
-        y = gr.conv(probe, w, **options)
-        count = copies_for(probe.nbytes + y.nbytes)
-        sets = [(random(x_shape, dtype), random(y.shape, dtype)) for _ in range(count)]
-        ours = {
-            "forward": [lambda x=x: gr.conv(x, w, **options) for x, _ in sets],
-            "dx": [lambda x=x, d=d: gr.conv_backward(d, x, w, **options, need="x") for x, d in sets],
-            "dw": [lambda x=x, d=d: gr.conv_backward(d, x, w, **options, need="w") for x, d in sets],
-        }
-        theirs = torch_calls(sets, w, options)
-        flops = 2 * y.size * w.size // row["K"]
-        for name in PASSES:
-            plan = gr.plan({"forward": "conv", "dx": "conv_dx", "dw": "conv_dw"}[name],
-                           probe, w, **options)  # fmt: skip
-            ms, torch_ms = median_ms(ours[name]), median_ms(theirs[name])
-            yield {
-                "name": row["name"], "pass": name, "mode": mode, "algorithm": plan.algorithm,
-                "ours_ms": ms, "torch_ms": torch_ms, "TFLOP_per_s": flops / ms / 1e9,
-                "of_torch": torch_ms / ms,
-            }  # fmt: skip
-
-
-def torch_calls(sets, w, options):
-    """cuDNN's three passes on the same memory."""
-    import torch
-
-    weights = as_torch(w)
-    pair = {name: [options[name]] * 2 for name in ("stride", "padding", "dilation")}
-
-    def backward(d, x, mask):
-        return torch.ops.aten.convolution_backward(
-            d, x, weights, None, pair["stride"], pair["padding"], pair["dilation"], False, [0, 0],
-            options["groups"], mask,
-        )  # fmt: skip
-
-    tensors = [(as_torch(x), as_torch(d)) for x, d in sets]
-    return {
-        "forward": [
-            lambda x=x: torch.nn.functional.conv2d(x, weights, **options) for x, _ in tensors
-        ],
-        "dx": [lambda x=x, d=d: backward(d, x, [True, False, False]) for x, d in tensors],
-        "dw": [lambda x=x, d=d: backward(d, x, [False, True, False]) for x, d in tensors],
-    }
-
-
-# ---- pools --------------------------------------------------------------------------------
-
-
-def pool_rows(row):
-    import torch
-
-    import gradroute as gr
-
-    options = {"stride": row["stride"], "padding": row["padding"]}
-    shape, window = (row["N"], row["C"], row["H"], row["W"]), row["window"]
-    probe = random(shape, "float32")
-    y, _ = gr.max_pool(probe, window, **options)
-    count = copies_for(probe.nbytes + y.nbytes)
-    sets = [(x, *gr.max_pool(x, window, **options)) for x in (
-        random(shape, "float32") for _ in range(count))]  # fmt: skip
-    pool = torch.nn.functional.max_pool2d
-    tensors = [as_torch(x) for x, _, _ in sets]
-    moved = probe.nbytes + y.nbytes + y.size  # one byte per winner
-    index = [pool(x, window, **options, return_indices=True) for x in tensors]
-
-    def torch_backward(x, y, i):
-        return torch.ops.aten.max_pool2d_with_indices_backward(
-            y, x, [window] * 2, [row["stride"]] * 2, [row["padding"]] * 2, [1, 1], False, i
-        )
-
-    measured = {
-        "forward": (
-            [lambda x=x: gr.max_pool(x, window, **options) for x, _, _ in sets],
-            [lambda x=x: pool(x, window, **options, return_indices=True) for x in tensors],
-        ),
-        "backward": (
-            [lambda d=d, n=n: gr.max_pool_backward(d, n, shape, window, **options)
-             for _, d, n in sets],
-            [lambda x=x, d=d, i=i: torch_backward(x, d, i)
-             for x, (d, i) in zip(tensors, index)],
-        ),
-    }  # fmt: skip
-    with gr.config(value_checks="later"):
-        for name, (ours, theirs) in measured.items():
-            ms, torch_ms = median_ms(ours), median_ms(theirs)
-            gr.synchronize()
-            yield {
-                "name": row["name"], "pass": name, "mode": "float32", "ours_ms": ms,
-                "torch_ms": torch_ms, "GB_per_s": moved / ms / 1e6, "of_torch": torch_ms / ms,
-            }  # fmt: skip
+    return tuple(torch.from_dlpack(array) for array in arrays)
 
 
 # ---- tables -------------------------------------------------------------------------------
 
-COLUMNS = ("name", "pass", "mode", "algorithm", "ours_ms", "torch_ms", "of_torch", "TFLOP_per_s",
-           "GB_per_s", "failure")  # fmt: skip
+COLUMNS = ("name", "pass", "mode", "algorithm", "ours_ms", "host_ms", "torch_ms", "of_torch",
+           "TFLOP_per_s", "GB_per_s", "of_copy", "failure")  # fmt: skip
 
 
 def _cell(value):
@@ -224,9 +193,18 @@ def markdown(data):
     text = ["# gradroute on a GPU", "", "| | |", "|---|---|"]
     text += [f"| {name} | {value} |" for name, value in data["versions"].items()]
     text += ["", "| check | outcome |", "|---|---|"]
-    text += [f"| {name} | {outcome} |" for name, outcome in data["checks"].items()]
-    text += ["", f"Batch {BATCH}; `of_torch` above 1: faster than torch/cuDNN.", ""]
+    text += [f"| {name} | {_in_a_cell(outcome)} |" for name, outcome in data["checks"].items()]
+    text += [
+        "", f"Batch {BATCH}. `ours_ms` and `torch_ms` are the GPU's time, `host_ms` is what the "
+        "host needs to start our call. `of_torch` above 1: faster than torch/cuDNN. `of_copy`: share of "
+        "the bandwidth of a copy.", "",
+    ]  # fmt: skip
     text += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     for row in data["bench"]:
-        text.append("| " + " | ".join(_cell(row.get(name)) for name in COLUMNS) + " |")
+        cells = (_in_a_cell(_cell(row.get(name))) for name in COLUMNS)
+        text.append("| " + " | ".join(cells) + " |")
     return "\n".join(text) + "\n"
+
+
+def _in_a_cell(text) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")

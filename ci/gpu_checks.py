@@ -16,23 +16,52 @@ from gradroute.kernels import cuda
 from gradroute.kernels.cuda import conv, launch, plans
 
 PASSED = "passed"
+TENSOR_PRODUCTS = (
+    ("float32", "tensor_tf32"), ("float32", "tensor_3xtf32"), ("float16", "tensor_16bit"),
+)  # fmt: skip
 
 
 def versions() -> dict:
     """Of everything that the results depend on."""
     runtime = launch.runtime()
     found = {"device": runtime.device_name, "gradroute": gr.__version__, "numpy": np.__version__}
-    for name in ("cupy", "torch"):
+    for name in ("numba", "cupy", "torch"):
         try:
             found[name] = importlib.import_module(name).__version__
         except (ImportError, AttributeError):  # the tests' stand-in for CuPy has no version
             found[name] = "missing"
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        found["driver"] = subprocess.run(query, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        found["driver"] = "unknown"
+    found["CUDA runtime, driver API"] = _asked(lambda: ", ".join(map(_dotted, _cuda_versions())))
+    found["NVRTC"] = _asked(lambda: "{}.{}".format(*_cupy().cuda.nvrtc.getVersion()))
+    found["cuDNN"] = _asked(lambda: importlib.import_module("torch").backends.cudnn.version())
+    found["driver"] = _asked(_driver)
     return found
+
+
+def _asked(question) -> str:
+    try:
+        return str(question())
+    except Exception as error:  # each library fails in its own way where it is not there
+        return f"unknown ({type(error).__name__})"
+
+
+def _cupy():
+    return launch.runtime().array_module()
+
+
+def _cuda_versions():
+    runtime = _cupy().cuda.runtime
+    return runtime.runtimeGetVersion(), runtime.driverGetVersion()
+
+
+def _dotted(version: int) -> str:
+    """13020 -> "13.2": CUDA's way of writing versions."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _driver() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    said = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    return said.split()[0]  # one line per GPU
 
 
 def all_good(checks: dict) -> bool:
@@ -67,9 +96,7 @@ def exact_products() -> str:
     rng = np.random.default_rng(0)
     x, w = rng.integers(-3, 4, (2, 24, 9, 11)), rng.integers(-2, 3, (72, 24, 3, 3))
     expected = _exact(x.astype("f"), w.astype("f"))
-    for dtype, algorithm in (
-        ("float32", "tensor_tf32"), ("float32", "tensor_3xtf32"), ("float16", "tensor_16bit"),
-    ):  # fmt: skip
+    for dtype, algorithm in TENSOR_PRODUCTS:
         if not np.array_equal(_convolution(x.astype(dtype), w.astype(dtype), algorithm), expected):
             return f"FAILED: {algorithm} in {dtype} differs"
     return PASSED
@@ -151,9 +178,22 @@ def every_kernel() -> None:
             gr.activate_backward(x, "gelu", x=gr.activate(x, "tanh"))
             logits = x[:, :, 0, 0]
             gr.softmax_cross_entropy(np.ascontiguousarray(logits), np.array([0, 3]))
+            weights = np.ones((5, 18), dtype)
+            z = gr.linear(logits, weights, activation="relu")
+            gr.linear_backward(z, logits, weights, y=z, activation="relu")
             gr.scatter_add(logits.copy(), np.array([0, 1, 1, -1]), np.repeat(logits, 2, axis=0))
+    _every_product()
     gr.synchronize()
 
 
+def _every_product() -> None:
+    """The tensor-core kernels, whichever of them this GPU's plans would choose."""
+    x, w = np.ones((1, 24, 9, 9)), np.ones((72, 24, 3, 3))
+    for dtype, algorithm in TENSOR_PRODUCTS:
+        _convolution(x.astype(dtype), w.astype(dtype), algorithm)
+
+
 if __name__ == "__main__":
+    # every array an allocation of its own: inside a pool an access outside an array looks sound
+    launch.runtime().array_module().cuda.set_allocator(None)
     every_kernel()

@@ -46,7 +46,8 @@ def pytest_configure(config):
 
 def pytest_collection_finish(session):
     alone = not hasattr(session.config, "workerinput")  # pytest-xdist keeps every core busy
-    if alone and sum("cuda" in item.nodeid for item in session.items) > 100:
+    many = sum("cuda" in item.nodeid for item in session.items) > 100
+    if alone and many and reason_missing("cuda"):  # without a GPU
         cuda_on_cpu.build_ahead()
 
 

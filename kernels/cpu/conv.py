@@ -11,6 +11,8 @@ from . import (
     depthwise,
     direct,
     implicit_gemm,
+    pixel_conv,
+    pixel_dw,
     plans,
     weight_gradient,
     winograd,
@@ -20,8 +22,9 @@ from .matmul import NO_BIAS
 
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
-             "winograd": winograd.run}  # fmt: skip
-_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "winograd": winograd_dw.run}
+             "pixel_major": pixel_conv.run, "winograd": winograd.run}  # fmt: skip
+_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
+           "winograd": winograd_dw.run}  # fmt: skip
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:

@@ -16,7 +16,6 @@ from .lanes import beats, choose, lanes_load, lanes_store, splat, splat_like
 from .memory import step
 from .window import inner_windows, next_row, row_of, taps_inside
 
-_NO_WINNER = np.empty((1, 1, 1, 1, 1), np.uint8)
 WIDE, MIDDLE, NARROW = 16, 8, 4  # lanes of a strip
 
 
@@ -54,7 +53,7 @@ def _strips(y, to, winner, name, x, at, lanes, count, worst, width, taps, jump, 
 
 
 @inlined
-def _line(y, to, winner, name, x, at, lanes, count, taps, jump, window, rules):
+def line(y, to, winner, name, x, at, lanes, count, taps, jump, window, rules):
     """``count`` windows that see the same taps."""
     worst = x.dtype.type(np.nan) if rules[2] else x.dtype.type(-np.inf)
     if count >= WIDE:
@@ -104,9 +103,9 @@ def largest(y, winner, x, window, stride, dilation, before, rules, across, piece
                     s0, s1 = taps_inside(w + q * stride[2], dilation[2], W, window[2])
                 elif not across:
                     run = inner_q[1] - q
-                _line(y, to + q * step(y, 4), winner, name + q * step(winner, 4),
-                      x, at + q * stride[2] * step(x, 4), lanes, C if across else run,
-                      (t0, t1, r0, r1, s0, s1), jump, window, rules)  # fmt: skip
+                line(y, to + q * step(y, 4), winner, name + q * step(winner, 4),
+                     x, at + q * stride[2] * step(x, 4), lanes, C if across else run,
+                     (t0, t1, r0, r1, s0, s1), jump, window, rules)  # fmt: skip
                 q += run
             n, c, z, p = next_row(n, c, z, p, channels, Z, P)
 
@@ -116,13 +115,3 @@ def across_channels(*images):
     return all(image.strides[1] == image.itemsize for image in images) and any(
         image.strides[4] != image.itemsize for image in images
     )
-
-
-def max_pool_forward(y, winner, x, geometry, ties, nan, plan, workspace):
-    g = geometry
-    rules = (winner is not None, ties == "last", nan == "omit")
-    if winner is None:
-        winner = _NO_WINNER
-    largest((y.dtype, winner.dtype), plan.threads, y, winner, x,
-            g.window, g.stride, g.dilation, g.before, rules,
-            across_channels(x, y), plan.threads)  # fmt: skip

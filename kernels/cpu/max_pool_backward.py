@@ -1,6 +1,6 @@
 """The gradient of max pooling: every input gathers what the windows over it owe to it.
 
-In row-major window order, so nothing is written twice and the bits do not depend on the number of
+For images that `max_pool_scatter` does not serve: few of them, or with gaps in memory.  In row-major window order, so nothing is written twice and the bits do not depend on the number of
 threads.  As in the forward pass a strip lies along the row or across the channels.  Along a row
 with stride s, inputs of different position modulo s are read through different taps: each phase
 is a strip of its own, and with stride 2 the two are stored interleaved.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import max_pool_scatter
 from .jit import WITH_WINNER, array, boolean, inlined, int64, kernel, out, prange, triple
 from .lanes import add, choose, equal, lanes_load, lanes_store, splat, splat_like, store_pairs
 from .max_pool import MIDDLE, WIDE, across_channels
@@ -172,5 +173,8 @@ def max_pool_backward(dx, dy, winner, bad, geometry, plan, workspace):
     if bad == -1:
         g, across = geometry, across_channels(dx, dy)
         dy, winner = (_with_unit_steps(image, 1 if across else 4) for image in (dy, winner))
+        if max_pool_scatter.serves(dx, across, plan.threads):
+            max_pool_scatter.run(dx, dy, winner, geometry, across, plan.threads)
+            return
         owed((dx.dtype, winner.dtype), plan.threads, dx, dy, winner,
              g.window, g.stride, g.dilation, g.before, across, plan.threads)  # fmt: skip

@@ -22,6 +22,8 @@ from . import (
     depthwise,
     implicit_gemm,
     matmul,
+    pixel_conv,
+    pixel_dw,
     regions,
     weight_gradient,
     winograd,
@@ -81,9 +83,11 @@ def plan(operation, geometry, dtype, settings) -> Plan:
         if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
             return found
     if operation in ("conv_forward", "conv_dx") and tiled:
-        made = _implicit_gemm(made, geometry, dtype, settings)
+        few = pixel_conv.serves(geometry, dtype, operation == "conv_forward")
+        made = (_pixel_conv if few else _implicit_gemm)(made, geometry, dtype, settings)
     if operation == "conv_dw" and tiled:
-        made = _weight_gradient(made, geometry, dtype, settings)
+        few = pixel_dw.serves(geometry)
+        made = (_pixel_dw if few else _weight_gradient)(made, geometry, dtype, settings)
     if operation == "matmul" and tiled:
         made = _matmul(made, geometry, dtype, settings)
     if operation in _CONV and depthwise.serves(geometry):
@@ -143,6 +147,8 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     # a 1x1 window reads what it copies once: with few channels copying costs more than it saves
     least = 2 * amx.SIDE + 1 if g.taps == 1 else 1
+    if operation == "conv_dw" and channels <= amx.SIDE and pixel_dw.serves(g):
+        return False  # half of a register of channels: the vectors are as fast, and copy less
     return min(rows, channels) >= least and min(_fill(rows), _fill(channels)) >= 0.7
 
 
@@ -177,6 +183,32 @@ def _matmul(made, g, dtype, settings):
     p = built.blocking
     blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk}
     return replace(made, algorithm="packed", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+def _pixel_conv(made, g, dtype, settings):
+    built = pixel_conv.build(g, dtype, made.threads, made.operation == "conv_forward")
+    size = built.size * ITEMSIZE[dtype]
+    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
+    if size > most:
+        return _implicit_gemm(made, g, dtype, settings)
+    p = built.product
+    blocking = {"columns": p.tile, "images": p.images,
+                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+def _pixel_dw(made, g, dtype, settings):
+    built = pixel_dw.build(regions.forward_axes(g), g, dtype, made.threads)
+    size = built.size * ITEMSIZE[dtype]
+    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
+    if size > most:
+        return _weight_gradient(made, g, dtype, settings)
+    p = built.sums
+    blocking = {"panel": p.panel, "columns": p.tile, "parts": p.parts, "images": p.images,
+                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
                    program=built)  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """The pooling kernels of the contract; each has a file of its own."""
 
 from .avg_pool import avg_pool_backward, avg_pool_forward
-from .max_pool import max_pool_forward
 from .max_pool_backward import max_pool_backward
+from .max_pool_forward import max_pool_forward
 from .unpool import max_unpool_backward, max_unpool_forward
 from .winners import check_index_in_window, check_winner, index_to_winner, winner_to_index
 

@@ -7,7 +7,7 @@ import numpy as np
 from .jit import array, boolean, helper, inlined, int64, kernel, out, prange, triple
 from .max_pool import across_channels
 from .memory import load, step, store
-from .window import inner_windows, next_row, row_of, tap_at
+from .window import inner_windows, next_row, row_of, tap_at, taps_inside
 
 _MOVE = (triple, triple, triple, triple, triple)  # size, window, stride, dilation, before
 
@@ -75,53 +75,110 @@ def first_bad_winner(found, winner, size, window, stride, dilation, before):
 
 
 @inlined
-def _any_above(winner, at, count, stride, taps):
-    """Does one of a run of winners name no tap?  Vectorised where they lie side by side."""
+def _largest(winner, at, count, stride):
+    """The largest of a run of winners.  Vectorised where they lie side by side."""
     largest = np.int64(0)
     if stride == 1:
+        top = winner.dtype.type(0)
         for i in range(count):
-            largest = max(largest, int64(load(winner, at + i)))
+            value = load(winner, at + i)
+            top = value if value > top else top
+        largest = int64(top)
     else:
         for i in range(count):
             largest = max(largest, int64(load(winner, at + i * stride)))
-    return largest >= taps
+    return largest
 
 
-@kernel(lambda I: (out(int64, 1), array(I, 5), *_MOVE, boolean),
+@inlined
+def _taps_of(first, end, window, taps_inside_row):
+    """Bit n of the result is tap n: those of columns first..end-1, in rows that lie inside."""
+    one_row = (np.int64(1) << end) - (np.int64(1) << first)
+    found = np.int64(0)
+    for row in range(window[0] * window[1]):
+        if taps_inside_row >> row & 1:
+            found |= one_row << row * window[2]
+    return found
+
+
+@inlined
+def _rows_of(z, p, size, window, stride, dilation, before):
+    """Bit n of the result is row n of the window's taps, if that lies inside the image."""
+    t0, t1 = taps_inside(z * stride[0] - before[0], dilation[0], size[0], window[0])
+    r0, r1 = taps_inside(p * stride[1] - before[1], dilation[1], size[1], window[1])
+    found = np.int64(0)
+    for t in range(t0, t1):
+        found |= ((np.int64(1) << r1) - (np.int64(1) << r0)) << t * window[1]
+    return found
+
+
+@inlined
+def _any_not_among(winner, at, count, stride, allowed):
+    """Is one of a run of winners none of the taps whose bits are set?"""
+    missing = np.int64(0)
+    for i in range(count):
+        missing |= ~(allowed >> (int64(load(winner, at + i * stride)) & 63))
+    return (missing & 1) != 0
+
+
+@kernel(lambda I: (out(int64, 1), array(I, 5), *_MOVE, boolean, boolean),
         variants=("uint8", "uint16", "uint32"))  # fmt: skip
-def any_bad_winner(found, winner, size, window, stride, dilation, before, across):
+def any_bad_winner(found, winner, size, window, stride, dilation, before, across, dense):
     """found[piece] = 1 if a winner of that piece is no input, else 0; in the order of memory.
 
-    A window wholly inside the image only needs its winner to be a tap.
+    Every winner has to be a tap: that is one look at the largest.  A window that hangs over the
+    edge of the image may name fewer, which are the bits of a mask if they are few enough.
+    ``dense``: the winners are one run of memory.
     """
     N, C, Z, P, Q = winner.shape
     taps = window[0] * window[1] * window[2]
     inner_z = inner_windows(size[0], window[0], stride[0], dilation[0], before[0], Z)
     inner_p = inner_windows(size[1], window[1], stride[1], dilation[1], before[1], P)
     inner_q = inner_windows(size[2], window[2], stride[2], dilation[2], before[2], Q)
-    channels, width = (1, C) if across else (C, 1)
+    channels, width, side = (1, C, step(winner, 1)) if across else (C, 1, 1)
     rows, pieces = N * channels * Z * P, found.size
+    few = taps < 64
+    all_inner = inner_z == (0, Z) and inner_p == (0, P) and inner_q == (0, Q)
     for piece in prange(pieces):
-        bad = False
         first, end = rows * piece // pieces, rows * (piece + 1) // pieces
+        bad = False
+        if dense:
+            run = Q * width
+            bad = _largest(winner, first * run, (end - first) * run, 1) >= taps
         n, c, z, p = row_of(first, channels, Z, P)
-        for _ in range(first, end):
+        for _ in range(0 if bad or (dense and all_inner) else end - first):
             at = _at(winner, n, c, z, p)
-            q0, q1 = Q, Q
-            if inner_z[0] <= z < inner_z[1] and inner_p[0] <= p < inner_p[1]:
-                q0, q1 = inner_q
-            if across:
-                for q in range(q0, q1):
-                    here = at + q * step(winner, 4)
-                    bad |= _any_above(winner, here, C, step(winner, 1), taps)
-            else:
-                bad |= _any_above(winner, at + q0 * step(winner, 4), q1 - q0, step(winner, 4), taps)
-            for border in range(Q - (q1 - q0)):
-                q = border if border < q0 else border + q1 - q0
-                for i in range(width):
-                    number = int64(load(winner, at + q * step(winner, 4) + i * step(winner, 1)))
-                    cell = _cell(number, z, p, q, size, window, stride, dilation, before)
-                    bad |= cell < 0
+            if not dense and across:
+                for q in range(Q):
+                    bad |= _largest(winner, at + q * step(winner, 4), C, side) >= taps
+            elif not dense:
+                bad |= _largest(winner, at, Q, step(winner, 4)) >= taps
+            inner = inner_z[0] <= z < inner_z[1] and inner_p[0] <= p < inner_p[1]
+            seen = _rows_of(z, p, size, window, stride, dilation, before)
+            q = 0
+            while q < Q:
+                here, run, s0, s1 = at + q * step(winner, 4), 1, 0, window[2]
+                if q < inner_q[0] or q >= inner_q[1]:
+                    start = q * stride[2] - before[2]
+                    s0, s1 = taps_inside(start, dilation[2], size[2], window[2])
+                else:
+                    run = inner_q[1] - q
+                    if inner:
+                        q += run
+                        continue
+                allowed = _taps_of(s0, s1, window, seen) if few else np.int64(0)
+                if few and not across:
+                    bad |= _any_not_among(winner, here, run, step(winner, 4), allowed)
+                for i in range(0 if few and not across else run):
+                    place = here + i * step(winner, 4)
+                    if few:
+                        bad |= _any_not_among(winner, place, width, side, allowed)
+                        continue
+                    for j in range(width):
+                        number = int64(load(winner, place + j * side))
+                        cell = _cell(number, z, p, q + i, size, window, stride, dilation, before)
+                        bad |= cell < 0
+                q += run
             n, c, z, p = next_row(n, c, z, p, channels, Z, P)
         found[piece] = bad
 
@@ -183,7 +240,8 @@ def _first(found):
 def check_winner(winner, geometry, plan, workspace):
     found = np.empty(plan.threads, np.int64)
     across = across_channels(winner)
-    any_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry), across)
+    dense = (winner.transpose(0, 2, 3, 4, 1) if across else winner).flags.c_contiguous
+    any_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry), across, dense)
     if not found.any():
         return -1
     first_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry))

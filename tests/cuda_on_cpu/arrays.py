@@ -51,6 +51,7 @@ class _Flags:
 class DeviceArray:
     """A view of device memory: shape, dtype, strides, and the methods that views need."""
 
+    __module__ = "cupy"  # by which gr.plan knows arrays of a library that may not be imported
     __array__ = None
     __array_ufunc__ = None
 
@@ -88,8 +89,9 @@ class DeviceArray:
     def copy(self):
         return device(self.written())
 
-    def __add__(self, other):
-        return device(self.written() + other.written())
+    def __iadd__(self, other):
+        self.view[...] = self.written() + other.written()
+        return self
 
     def astype(self, dtype):
         self.check_written()

@@ -1,0 +1,150 @@
+"""The gradient of max pooling, window by window: each adds its dy to the input that won.
+
+One thread owns an image (a plane of it, unless the channels lie next to each other) and walks its
+windows in row-major order, so that every input adds up in that order.  The image is cleared just
+ahead of the windows, while it is on its way into the cache.  A winner is a number of few bytes, so
+where it lies is a look into a small table: two cycles a window, whatever the window's size.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from .jit import WITH_WINNER, array, inlined, int64, kernel, out, prange, triple
+from .lanes import lanes_store, splat
+from .memory import load, step, store
+from .window import next_row, row_of
+
+_WIDTH = 16  # lanes
+
+#: Below so many windows a row its start costs more than they do: then all windows of a plane are
+#: one run, if the plane is small enough to stay in L1 (its inputs are counted).
+FEW_WINDOWS, SMALL_PLANE = 8, 4096
+
+#: dx, dy, winner, the places of the taps, extent of a window, stride, before, pieces
+_SIGNATURE = lambda F, I: (out(F, 5), array(F, 5), array(I, 5), array(int64, 1),  # noqa: E731
+                           triple, triple, triple, int64)  # fmt: skip
+
+
+@inlined
+def _clear(dx, image, cleared, need, size):
+    """Zeros from ``cleared`` at least to ``need`` of an image of ``size`` elements."""
+    zeros = splat(dx.dtype.type(0), _WIDTH)
+    while cleared < need:
+        lanes_store(dx, image + cleared, 1, 0, min(_WIDTH, size - cleared), zeros)
+        cleared += _WIDTH
+    return cleared
+
+
+@inlined
+def _hand_back(dx, corner, places, winner, name, dy, at):
+    """Adds one window's dy to its winner."""
+    place = corner + load(places, int64(load(winner, name)))
+    store(dx, place, load(dx, place) + load(dy, at))
+
+
+@kernel(lambda F, I: (out(F, 2), array(F, 2), array(I, 2), array(int64, 1), array(int64, 1), int64),
+        variants=WITH_WINNER)  # fmt: skip
+def by_planes(dx, dy, winner, corners, places, pieces):
+    """dx of small planes; a plane is a row of each array, ``corners`` says where its windows lie."""
+    planes, size = dx.shape
+    windows = corners.size
+    for piece in prange(pieces):
+        for plane in range(planes * piece // pieces, planes * (piece + 1) // pieces):
+            _clear(dx, plane * size, 0, size, size)
+            at = plane * windows
+            for i in range(windows):
+                corner = plane * size + load(corners, i)
+                _hand_back(dx, corner, places, winner, at + i, dy, at + i)
+
+
+@kernel(_SIGNATURE, variants=WITH_WINNER)
+def by_rows(dx, dy, winner, places, extent, stride, before, pieces):
+    """dx; a plane is one run of memory, and the windows of a row are next to each other."""
+    N, C, D, H, W = dx.shape
+    _, _, Z, P, Q = dy.shape
+    for piece in prange(pieces):
+        first, end = N * C * piece // pieces, N * C * (piece + 1) // pieces
+        n, c, _, _ = row_of(first, C, 1, 1)
+        for _ in range(first, end):
+            start, cleared = n * step(dx, 0) + c * step(dx, 1), 0
+            for z in range(Z):
+                d, h = z * stride[0] - before[0], -before[1]
+                above = (min(D, d + extent[0]) - 1) * H
+                at = n * step(dy, 0) + c * step(dy, 1) + z * step(dy, 2)
+                name = n * step(winner, 0) + c * step(winner, 1) + z * step(winner, 2)
+                for _ in range(P):
+                    need = (above + min(H, h + extent[1])) * W
+                    cleared = _clear(dx, start, cleared, need, D * H * W)
+                    corner = start + (d * H + h) * W - before[2]
+                    for q in range(Q):
+                        _hand_back(dx, corner, places, winner, name + q, dy, at + q)
+                        corner += stride[2]
+                    h += stride[1]
+                    at += step(dy, 3)
+                    name += step(winner, 3)
+            _clear(dx, start, cleared, D * H * W, D * H * W)
+            n, c, _, _ = next_row(n, c, 0, 0, C, 1, 1)
+
+
+@kernel(_SIGNATURE, variants=WITH_WINNER)
+def by_pixels(dx, dy, winner, places, extent, stride, before, pieces):
+    """dx; channels lie next to each other in every array, and an image of dx is one run."""
+    N, C, D, H, W = dx.shape
+    _, _, Z, P, Q = dy.shape
+    size = D * H * W * C
+    for piece in prange(pieces):
+        for n in range(N * piece // pieces, N * (piece + 1) // pieces):
+            start, cleared = n * step(dx, 0), 0
+            for line in range(Z * P):
+                z, p = line // P, line % P
+                d, h = z * stride[0] - before[0], p * stride[1] - before[1]
+                need = ((min(D, d + extent[0]) - 1) * H + min(H, h + extent[1])) * W * C
+                cleared = _clear(dx, start, cleared, need, size)
+                at = n * step(dy, 0) + z * step(dy, 2) + p * step(dy, 3)
+                name = n * step(winner, 0) + z * step(winner, 2) + p * step(winner, 3)
+                corner = start + ((d * H + h) * W - before[2]) * C
+                for _ in range(Q):
+                    for c in range(C):
+                        _hand_back(dx, corner + c, places, winner, name + c, dy, at + c)
+                    corner += stride[2] * C
+                    at += step(dy, 4)
+                    name += step(winner, 4)
+            _clear(dx, start, cleared, size, size)
+
+
+@lru_cache(maxsize=256)
+def _grid(counts, steps, start=0):
+    """start + the places of a grid's cells in row-major order, ``steps`` apart on each axis."""
+    axes = (np.arange(count) * hop for count, hop in zip(counts, steps))
+    z, p, q = np.meshgrid(*axes, indexing="ij")
+    return (start + z + p + q).reshape(-1).astype(np.int64)
+
+
+def serves(dx, across, pieces):
+    """Is every image one run of memory, and are there enough of them to share?"""
+    images = dx.shape[0] if across else dx.shape[0] * dx.shape[1]
+    whole = (dx.transpose(0, 2, 3, 4, 1) if across else dx).flags.c_contiguous
+    return whole and images >= pieces
+
+
+def run(dx, dy, winner, geometry, across, pieces):
+    """dx, where `serves` says so; dy and winner have unit steps along the strips."""
+    g, variant = geometry, (dx.dtype, winner.dtype)
+    N, C, D, H, W = dx.shape
+    pixel = C if across else 1
+    steps = (H * W * pixel, W * pixel, pixel)
+    places = _grid(g.window, tuple(d * hop for d, hop in zip(g.dilation, steps)))
+    narrow = g.out[2] < FEW_WINDOWS and D * H * W <= SMALL_PLANE
+    if narrow and all(a.flags.c_contiguous for a in (dx, dy, winner)):
+        start = -sum(b * hop for b, hop in zip(g.before, steps))
+        corners = _grid(g.out, tuple(s * hop for s, hop in zip(g.stride, steps)), start)
+        flat = (a.reshape(N * C, -1) for a in (dx, dy, winner))
+        by_planes(variant, pieces, *flat, corners, places, pieces)
+        return
+    extent = tuple((taps - 1) * gap + 1 for taps, gap in zip(g.window, g.dilation))
+    (by_pixels if across else by_rows)(
+        variant, pieces, dx, dy, winner, places, extent, g.stride, g.before, pieces
+    )  # fmt: skip
