@@ -93,6 +93,15 @@ class Call:
                 array = np.array(array, order="C")
         return self.backend.to_device(array) if self.moved else array
 
+    def even(self, array, needed=True):
+        """``input``, and a copy where the last axis has gaps between its elements.
+
+        Sums along it would go through other instructions, in another order: the same numbers are
+        to give the same bits wherever they lie.
+        """
+        array = self.input(array)
+        return array if not needed or _even(array) else self.device_library.array(array, order="C")
+
     def empty(self, shape, dtype=None):
         """New memory where the kernels compute, of their dtype unless another is named."""
         dtype = dtype or self.compute
@@ -133,8 +142,11 @@ class Call:
 
     # ---- back -----------------------------------------------------------------------------
 
-    def result(self, shape, out=None, name="out", dtype=None):
-        """Memory for a result: the caller's ``out`` where the kernel can write to it directly."""
+    def result(self, shape, out=None, name="out", dtype=None, even=False):
+        """Memory for a result: the caller's ``out`` where the kernel can write to it directly.
+
+        ``even``: not to one whose last axis has gaps (see the method of that name).
+        """
         wanted = self.dtype if dtype is None else np.dtype(dtype)
         made, direct = None, False
         if out is not None:
@@ -143,6 +155,7 @@ class Call:
                 not self.moved
                 and (dtype is not None or self._as_is)
                 and (self.library != "numpy" or readable(out))
+                and not (even and not _even(out))
                 and not any(self._overlap(out, other) for other in self.inputs)
             )
         if direct:
@@ -213,6 +226,10 @@ class Steps:
     def run(self):
         for kernel, arguments in self._steps:
             kernel(*arguments)
+
+
+def _even(array) -> bool:
+    return array.ndim == 0 or array.shape[-1] == 1 or array.strides[-1] == array.itemsize
 
 
 def readable(array) -> bool:
