@@ -22,6 +22,8 @@ _geometry = functools.lru_cache(maxsize=4096)(MatmulGeometry)
 
 def _add_product(steps, call, y, a, b, bias=None):
     """y (B, I, J) = sum over e of a (B, E, I, L) @ b (B, E, L, J) + bias (J,)."""
+    if not y.size:  # though a may have any number of rows
+        return
     batch, summed, rows, inner = a.shape
     geometry = _geometry(batch, summed, rows, b.shape[-1], inner)
     steps.add(
