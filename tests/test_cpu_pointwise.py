@@ -17,7 +17,7 @@ CASES = {
     "several images in a run": ((5, 13, 9, 11), 7, {}),
     "several runs in an image": ((1, 9, 50, 61), 5, {}),
     "blocks of output channels": ((2, 8, 10, 10), 250, {}),
-    "groups": ((2, 12, 21, 13), 15, {"groups": 3}),
+    "groups": ((2, 18, 21, 13), 20, {"groups": 2}),
     "stride 2": ((2, 11, 21, 24), 8, {"stride": 2}),
     "stride 3 and 1": ((2, 11, 40, 24), 8, {"stride": (3, 1)}),
     "three axes": ((2, 9, 3, 8, 9), 8, {"stride": (2, 1, 1)}),

@@ -148,7 +148,8 @@ def test_cuda_convolutions_that_3xtf32_would_not_speed_up_stay_off_it(
 
 
 def test_cuda_standard_runs_on_the_tensor_cores_and_stays_within_its_error(cpu_runner):
-    x, w = make("normal", (2, 64, 16, 16), "float32", 1), make("normal", (72, 64, 3, 3), "float32", 2)
+    shapes = (2, 64, 16, 16), (72, 64, 3, 3)
+    x, w = (make("normal", shape, "float32", 1) for shape in shapes)
     dy = make("normal", (2, 72, 16, 16), "float32", 3)
     with cuda_on_cpu.stand_in() as device, gr.config(backend="cuda"):
         found = (gr.conv(x, w, padding=1), *gr.conv_backward(dy, x, w, padding=1, need=("x", "w")))

@@ -22,7 +22,8 @@ from .implicit_gemm import in_one_row
 from .inner_tile import HEIGHT, WIDTH, inner_tile
 from .jit import array, helper, int64, kernel, out, prange, triple
 from .memory import load, step, store
-from .vectors import ITEMSIZE, LANES, add_row, copy_even, copy_row, fill_row
+from .padded_rows import pad_row
+from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row
 
 #: Bytes of a run of pixels: HEIGHT rows of them take two thirds of a 48 KiB L1.
 RUN_BYTES = 4096
@@ -133,13 +134,7 @@ def take(copy, x, stride):
         for d in range(0, D, stride[0]):
             for h in range(0, H, stride[1]):
                 start = n * step(x, 0) + c * step(x, 1) + d * step(x, 2) + h * step(x, 3)
-                if stride[2] == 1:
-                    copy_row(copy, to, x, start, width)
-                elif stride[2] == 2:
-                    copy_even(copy, to, x, start, width)
-                else:
-                    for q in range(width):
-                        store(copy, to + q, load(x, start + q * stride[2]))
+                pad_row(copy, to, x, start, stride[2], 0, width, width)
                 to += width
 
 

@@ -229,7 +229,8 @@ class CupyRuntime:
         started = module.get_function(kernel)
 
         def call(blocks, threads, args):
-            values = [_parameter(arg, device) for arg in args]  # alive until the launch has copied them
+            # alive until the launch has copied them
+            values = [_parameter(arg, device) for arg in args]
             pointers = [function.CPointer(ctypes.addressof(value)) for value in values]
             started(blocks, threads, pointers)
 
