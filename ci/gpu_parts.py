@@ -135,7 +135,8 @@ def bench(results: Results, end: float) -> bool:
     """Every shape beside torch; goes on where an earlier run was out of time."""
     kept = results.data["bench"]
     unfinished = bool(kept) and kept[-1].get("failure") == gpu_bench.OUT_OF_TIME
-    results.data["bench"] = kept = kept[1:-1] if unfinished else []  # but for the copy, and the note
+    # goes on behind the rows of shapes: those between the copy and the note that time was up
+    results.data["bench"] = kept = kept[1:-1] if unfinished else []
     if reason := gpu_bench.torch_missing():
         results.check("comparison with torch", f"FAILED: {reason}; ours alone is measured")
     # 30 s for the shape that is being measured when the time is up

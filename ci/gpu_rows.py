@@ -172,8 +172,8 @@ def matmul(row):
 def linear(row):
     _without_tf32()
     N, features, out = row["N"], row["in"], row["out"]
-    sets = rotating(lambda: (
-        numbers((N, out)), numbers((N, features)), numbers((out, features)), numbers((N, out))))  # fmt: skip
+    shapes = (N, out), (N, features), (out, features), (N, out)
+    sets = rotating(lambda: tuple(map(numbers, shapes)))
 
     def ours(d, x, w, y):
         return gr.linear_backward(d, x, w, y=y, activation="relu")

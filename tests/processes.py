@@ -1,6 +1,7 @@
 """Python programs run in a process of their own, with a time limit: what they break stays there."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import textwrap
 
 #: Seconds: a cold cache compiles the few kernels that a program uses, on a busy machine.
 LIMIT = 120
+
+#: Where the tables beside the tests are, for a program that imports them.
+TESTS = str(pathlib.Path(__file__).parent)
 
 PRELUDE = """
 import os, sys, threading, time, warnings

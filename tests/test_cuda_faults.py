@@ -38,6 +38,11 @@ def filter_gradient():
     gr.conv_backward(normal(2, 7, 9, 9), normal(2, 5, 9, 9), normal(7, 5, 3, 3), padding=1, need="w")
 
 
+def linear_gradient():
+    dy = normal(40, 5)
+    gr.linear_backward(dy, normal(40, 3), normal(5, 3), y=dy, activation="relu")
+
+
 def loss():
     gr.softmax_cross_entropy(normal(70, 5), np.arange(70) % 5)
 
@@ -76,6 +81,9 @@ FAULTS = {
         "between the elements of a strided view"),
     "missing barrier": (
         "conv_gather", "    }\n    __syncthreads();\n  }\n", "    }\n  }\n", convolve, "race on"),
+    "missing barrier in front of another warp's sums": (
+        "activation", "  part[warp][lane] = sum;\n  __syncthreads();\n",
+        "  part[warp][lane] = sum;\n", linear_gradient, "race on|uninitialised"),
     "missing wait for cp.async": (
         "conv_tensor", "copy_async_wait<STAGES - 2>();", "", convolve_16_bits, "uninitialised"),
     "wait for one tile too few": (

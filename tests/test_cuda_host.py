@@ -13,7 +13,13 @@ from cuda_on_cpu import KernelError
 from values import make
 
 import gradroute as gr
-from gradroute.errors import ArgumentTypeError, BackendError, IndexRangeError, WorkspaceError
+from gradroute.errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    BackendError,
+    IndexRangeError,
+    WorkspaceError,
+)
 from gradroute.kernels import cuda
 from gradroute.kernels.cuda import cupy_runtime, launch, scatter
 
@@ -320,8 +326,17 @@ def test_a_full_cuda_device_is_the_packages_error_and_the_pool_goes_on(monkeypat
 @pytest.mark.parametrize("value", [ctypes.c_int(5), ctypes.c_double(0.5)])
 def test_cupy_takes_a_kernel_parameter_by_its_address(value):
     function = pytest.importorskip("cupy.cuda.function")
-    parameter = cupy_runtime._parameter(value)
+    parameter = cupy_runtime._parameter(value, 0)
     assert function.CPointer(ctypes.addressof(parameter)).ptr == ctypes.addressof(value)
+
+
+def test_an_array_on_another_cuda_device_is_refused():
+    class OnTheSecond:
+        data = type("Pointer", (), {"device_id": 1, "ptr": 4096})
+
+    assert cupy_runtime._parameter(OnTheSecond, 1).value == 4096
+    with pytest.raises(ArgumentValueError, match="lies on GPU 1 and GPU 0 is the current one"):
+        cupy_runtime._parameter(OnTheSecond, 0)
 
 
 def test_importing_the_cuda_backend_imports_no_cupy():

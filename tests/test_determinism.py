@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from calls import MEMORY
 from compare import assert_same_bits, results
 from values import LAYOUTS, make, to
 
@@ -152,3 +153,50 @@ def test_strict_and_standard_both_keep_the_documented_error(numba_backend):
         with gr.config(precision=precision):
             error = np.linalg.norm(gr.conv(x, w, padding=1) - expected)
         assert error <= 1e-5 * np.linalg.norm(expected)
+
+
+#: arrays -> results, with the shapes of the arrays
+ANYWHERE = {
+    "conv": (lambda x, w: gr.conv(x, w, padding=1), X, W),
+    "conv_backward": (lambda dy, x, w: gr.conv_backward(dy, x, w, padding=1),
+                      (3, 20, 37, 41), X, W),
+    "depthwise": (lambda x, w: gr.conv(x, w, padding=1, groups=12), X, (12, 1, 3, 3)),
+    "depthwise backward": (lambda dy, x, w: gr.conv_backward(dy, x, w, padding=1, groups=12),
+                           X, X, (12, 1, 3, 3)),
+    "groups backward": (lambda dy, x, w: gr.conv_backward(dy, x, w, padding=1, groups=3),
+                        (3, 18, 37, 41), X, (18, 4, 3, 3)),
+    "groups transposed": (lambda x, w: gr.conv_transpose(x, w, stride=2, groups=3), X, (12, 2, 3, 3)),
+    "3x3 of many channels": (lambda dy, x, w: gr.conv_backward(dy, x, w, padding=1),
+                             (2, 40, 24, 24), (2, 40, 24, 24), (40, 40, 3, 3)),
+    "avg_pool": (lambda x: gr.avg_pool(x, 3), X),
+    "col2im": (lambda cols: gr.col2im(cols, X, 3), (3, 108, 35 * 39)),
+    "matmul": (lambda a, b: gr.matmul(a, b), (70, 90), (90, 80)),
+    "linear_backward": (lambda dy, x, w: gr.linear_backward(dy, x, w), (70, 80), (70, 90), (80, 90)),
+    "activate": (lambda x: gr.activate(x, "gelu"), (301, 41)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("memory", [name for name in MEMORY if name != "record field"])
+@pytest.mark.parametrize("name", ANYWHERE)
+def test_where_the_numbers_lie_changes_no_bit(numba_backend, name, memory):
+    function, *shapes = ANYWHERE[name]
+    arrays = [make("normal", shape, "float32", seed=i) for i, shape in enumerate(shapes)]
+    expected = function(*arrays)
+    assert_same_bits(function(*map(MEMORY[memory], arrays)), expected)
+
+
+@pytest.mark.parametrize("memory", ["every second", "backwards", "Fortran order"])
+@pytest.mark.parametrize("groups", [1, 3, 12])
+def test_where_the_result_goes_changes_no_bit(numba_backend, groups, memory):
+    x, w = make("normal", X, "float32"), make("normal", (12, 12 // groups, 3, 3), "float32", seed=1)
+    expected = gr.conv_backward(x, x, w, padding=1, groups=groups)
+    out = tuple(MEMORY[memory](np.zeros_like(array)) for array in expected)
+    gr.conv_backward(x, x, w, padding=1, groups=groups, out=out)
+    assert_same_bits(out, expected)
+
+
+@every_work
+def test_twenty_runs_give_the_same_bits(numba_backend, work):
+    expected = WORK[work]()
+    for _ in range(20):
+        assert_same_bits(WORK[work](), expected)

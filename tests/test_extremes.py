@@ -46,3 +46,8 @@ def test_padding_far_in_front_of_a_pool_is_refused_at_once(backend):
         gr.avg_pool(X, 2, padding=((far, 0),), stride=1)
     with pytest.raises((gr.GradrouteError, MemoryError)):  # allowed, and larger than memory
         gr.avg_pool(X, far + 1, padding=((far, far),), stride=1)
+
+
+def test_a_product_without_elements_costs_nothing(backend):
+    rows = np.broadcast_to(np.ones((1, 12)), (2**50, 12))
+    assert gr.matmul(rows, np.ones((2, 12, 0))).shape == (2, 2**50, 0)

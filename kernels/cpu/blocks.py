@@ -17,10 +17,11 @@ from numba import int64, types
 
 from .direct import span
 from .jit import helper
-from .memory import load, step, store
+from .memory import step
+from .padded_rows import pad_row
 from .regions import source_phases, target_phases
 from .transposition import transpose
-from .vectors import LANES, copy_even, copy_row, fill_row
+from .vectors import LANES, fill_row
 
 
 #: Positions of a block from which on the last, partly filled tile hardly matters.
@@ -139,41 +140,30 @@ def fill(work, buffer, u, used, c0, channels, n0, images, d0, h0, w0, s):
     width = min(s.block_w, s.span_w - w0) + s.reach_w
     zero = u.dtype.type(0)
     w_step = step(u, 4) * s.split_w
-    for f in range(used.shape[0]):
-        left = w0 * s.split_w + used[f, 2] - s.lead_w
-        first, end = span(left, s.split_w, u.shape[4], width)
-        for i in range(images):
-            for z in range(min(s.block_d, s.span_d - d0) + s.reach_d):
-                d = (z + d0) * s.split_d + used[f, 0] - s.lead_d
-                for y in range(min(s.block_h, s.span_h - h0) + s.reach_h):
+    for i in range(images):
+        for z in range(min(s.block_d, s.span_d - d0) + s.reach_d):
+            for y in range(min(s.block_h, s.span_h - h0) + s.reach_h):
+                for f in range(used.shape[0]):  # inside, so that memory is read in order, once
+                    d = (z + d0) * s.split_d + used[f, 0] - s.lead_d
                     h = (y + h0) * s.split_h + used[f, 1] - s.lead_h
                     to = buffer + (f * s.images + i) * s.volume + z * s.area + y * s.row
                     if d < 0 or d >= u.shape[2] or h < 0 or h >= u.shape[3]:
                         for c in range(channels):
                             fill_row(work, to + c * s.plane, zero, width)
                         continue
+                    left = w0 * s.split_w + used[f, 2] - s.lead_w
+                    first, end = span(left, s.split_w, u.shape[4], width)
                     start = ((n0 + i) * step(u, 0) + c0 * step(u, 1) + d * step(u, 2)
-                             + h * step(u, 3) + left * step(u, 4) + first * w_step)  # fmt: skip
+                             + h * step(u, 3) + left * step(u, 4))  # fmt: skip
+                    if step(u, 1) != 1 or w_step == 1:
+                        for c in range(channels):
+                            pad_row(work, to + c * s.plane, u, start + c * step(u, 1), w_step,
+                                    first, end, width)  # fmt: skip
+                        continue
+                    # channels last: a transposition
                     if first > 0 or end < width:
                         for c in range(channels):
                             fill_row(work, to + c * s.plane, zero, first)
                             fill_row(work, to + c * s.plane + end, zero, width - end)
-                    _fill_row(work, to + first, u, start, channels, w_step, end - first, s)
-
-
-@helper
-def _fill_row(work, to, u, start, channels, w_step, width, s):
-    """One row of several channels; channels last is a transposition."""
-    c_step = step(u, 1)
-    if w_step == 1:
-        for c in range(channels):
-            copy_row(work, to + c * s.plane, u, start + c * c_step, width)
-    elif w_step == 2 and c_step != 1:
-        for c in range(channels):
-            copy_even(work, to + c * s.plane, u, start + c * c_step, width)
-    elif c_step == 1:
-        transpose(work, to, s.plane, u, start, w_step, width, channels, s.lanes)
-    else:
-        for c in range(channels):
-            for q in range(width):
-                store(work, to + c * s.plane + q, load(u, start + c * c_step + q * w_step))
+                    transpose(work, to + first, s.plane, u, start + first * w_step, w_step,
+                              end - first, channels, s.lanes)  # fmt: skip

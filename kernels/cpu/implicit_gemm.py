@@ -21,8 +21,9 @@ from numba import types
 from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .microkernel import COLUMNS, ROWS, tile
+from .microkernel import COLUMNS, ROWS
 from .regions import pads
+from .row_tile import tile_apart
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, copy_row, finite_row, spread_even
 
@@ -32,6 +33,10 @@ BLOCK_BYTES = 512 * 1024
 
 #: ROWS * chunk weights fit half of a 48 KiB L1.
 CHUNK_BYTES = 24 * 1024
+
+
+#: Steps of a sum that cost as much as copying a vector of results from a temporary.
+COPY = 10
 
 
 class Product(NamedTuple):
@@ -232,32 +237,69 @@ def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, s, 
           + (phases[phase, 2] + (first_w - phases[phase, 8]) * p.step_w) * step(v, 4))  # fmt: skip
     image_at = runs * padded if image_runs else volume
     depth_at = padded if runs > 1 else plane
-    # one row that is contiguous in v takes its whole tiles straight, the rest by way of temp
-    row_of_tiles = images * depth * height == 1 and p.step_w * step(v, 4) == 1
-    whole = width // p.columns * p.columns if row_of_tiles else 0
+    straight = p.step_w * step(v, 4) == 1 and _rows_pay(width, row, count * s.channels,
+                                                        images * depth * height, p)  # fmt: skip
+    every = (p.lanes, p.lanes)
     for k0 in range(0, p.rows, p.panel):
         rows = min(p.panel, p.rows - k0)
         k = g * p.rows + k0
         a = p.packed_at + s.channels * (s.groups * p.rows * before + k * count)
         for chunk in range(0, max(1, count * s.channels), p.chunk):
             steps = min(p.chunk, count * s.channels - chunk)
+            if straight:
+                _rows(v, to + k * step(v, 1), work, b, a + chunk * rows, rows, table,
+                      before * s.channels + chunk, steps, p.bias_at + k, chunk, images, depth,
+                      height, width, s, p)  # fmt: skip
+                continue
             for r in range(total_runs):
                 source = b + r // runs * volume + r % runs * run_step
-                for j in range(0, whole, p.columns):
-                    tile(rows, work, a + chunk * rows, rows, work, source + j,
-                         table, before * s.channels + chunk, steps, v, to + k * step(v, 1) + j,
-                         step(v, 1), work, p.bias_at + k, chunk)  # fmt: skip
-                for j in range(whole, length, p.columns):
-                    tile(rows, work, a + chunk * rows, rows, work, source + j,
-                         table, before * s.channels + chunk, steps, work, temp + r * padded + j,
-                         p.temp, work, p.bias_at + k, chunk)  # fmt: skip
-        for i in range(images):
+                for j in range(0, length, p.columns):
+                    tile_apart(rows, work, a + chunk * rows, rows, work, source + j, p.lanes,
+                               table, before * s.channels + chunk, steps, work,
+                               temp + r * padded + j, p.lanes, p.temp, work, p.bias_at + k, chunk,
+                               every)  # fmt: skip
+        for i in range(0 if straight else images):
             for z in range(depth):
                 for y in range(height):
-                    at = temp + i * image_at + z * depth_at + y * row + whole
+                    at = temp + i * image_at + z * depth_at + y * row
                     start = (to + i * step(v, 0) + k * step(v, 1) + z * p.step_d * step(v, 2)
-                             + y * p.step_h * step(v, 3) + whole)  # fmt: skip
-                    _write_row(v, start, work, at, rows, width - whole, p)
+                             + y * p.step_h * step(v, 3))  # fmt: skip
+                    _write_row(v, start, work, at, rows, width, p)
+
+
+@helper
+def _rows_pay(width, row, steps, rows, p):
+    """Are whole vectors of every row cheaper than running on over rows' ends and copying the sums?
+
+    Counted in steps of a vector; a vector copied takes about as long as COPY of them.
+    """
+    straight = (width + p.lanes - 1) // p.lanes * p.lanes * steps
+    return rows == 1 or straight <= row * steps + COPY * width
+
+
+@helper
+def _rows(v, to, work, b, a, rows, table, first, steps, bias, chunk, images, depth, height, width,
+          s, p):  # fmt: skip
+    """A chunk of one panel's sums, row by row to where they belong: two vectors a tile."""
+    waiting, source, target = 0, 0, 0  # a vector that waits for another, and where it lies
+    for i in range(images):
+        for z in range(depth):
+            for y in range(height):
+                row = b + i * s.volume + z * s.area + y * s.row
+                at = (to + i * step(v, 0) + z * p.step_d * step(v, 2)
+                      + y * p.step_h * step(v, 3))  # fmt: skip
+                for q in range(0, width, p.lanes):
+                    count = min(p.lanes, width - q)
+                    if waiting == 0:
+                        waiting, source, target = count, row + q, at + q
+                        continue
+                    tile_apart(rows, work, a, rows, work, source, row + q - source, table, first,
+                               steps, v, target, at + q - target, step(v, 1), work, bias, chunk,
+                               (waiting, count))  # fmt: skip
+                    waiting = 0
+    if waiting:
+        tile_apart(rows, work, a, rows, work, source, 0, table, first, steps, v, target, 0,
+                   step(v, 1), work, bias, chunk, (waiting, 0))  # fmt: skip
 
 
 @helper

@@ -32,7 +32,7 @@ VECTORS = 2
 COLUMNS = {name: VECTORS * lanes for name, lanes in LANES.items()}  # of a tile
 
 
-class _Tile(Emitter):
+class Tile(Emitter):
     """Emits the tile for one number of rows into the function being built.
 
     One operand is walked through, a fixed step for each k; the other is found through the table.
@@ -55,8 +55,8 @@ class _Tile(Emitter):
         entries = []
         with build.if_else(resume) as (resumed, fresh):
             with resumed:
-                entries.append(([build.load(self._cell(c, ldc, i, j), align=self.size)
-                                 for i, j in self.cells()], build.block))  # fmt: skip
+                entries.append(([self._read(c, ldc, i, j) for i, j in self.cells()],
+                                build.block))  # fmt: skip
             with fresh:
                 splats = [self.broadcast(start, i) for i in range(self.rows)]
                 entries.append(([splats[i] for i, _ in self.cells()], build.block))
@@ -68,11 +68,20 @@ class _Tile(Emitter):
             first.append(phi)
         last = self._loop(first, walked, walked_step, found, table, depth)
         for value, (i, j) in zip(last, self.cells()):
-            build.store(value, self._cell(c, ldc, i, j), align=self.size)
+            self._write(value, c, ldc, i, j)
+
+    def _read(self, c, ldc, i, j):
+        return self.builder.load(self._cell(c, ldc, i, j), align=self.size)
+
+    def _write(self, value, c, ldc, i, j):
+        self.builder.store(value, self._cell(c, ldc, i, j), align=self.size)
 
     def _cell(self, c, ldc, i, j):
         start = self.builder.mul(ldc, const(i))
         return self.at(c, self.builder.add(start, const(j * self.lanes)))
+
+    def _column(self, b, j):
+        return self.at(b, const(j * self.lanes))
 
     def _loop(self, first, walked, walked_step, found, table, depth):
         """The sum over k; returns the accumulators after the last step."""
@@ -86,7 +95,7 @@ class _Tile(Emitter):
         sums = [build.phi(self.vector) for _ in first]
         row = build.gep(found, [build.load(build.gep(table, [k]))])
         a, b = (row, pointer) if self.table_of_a else (pointer, row)
-        columns = [build.load(self.at(b, const(j * self.lanes)), align=self.size)
+        columns = [build.load(self._column(b, j), align=self.size)
                    for j in range(VECTORS)]  # fmt: skip
         after = []
         for i in range(self.rows):
@@ -131,7 +140,7 @@ def _tile_intrinsic(table_of_a):
                 block = builder.append_basic_block(f"tile.{count}")
                 switch.add_case(const(count), block)
                 builder.position_at_end(block)
-                emitter = _Tile(builder, signature.args[9].dtype, count, table_of_a)
+                emitter = Tile(builder, signature.args[9].dtype, count, table_of_a)
                 emitter.emit(pw, walked_step, pf, pt, depth, pc, ldc, ps, resumed)
                 builder.branch(end)
             builder.position_at_end(end)

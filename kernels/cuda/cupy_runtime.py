@@ -16,15 +16,12 @@ import tempfile
 import threading
 from pathlib import Path
 
-from ...errors import BackendError, WorkspaceError
+from ...errors import ArgumentValueError, BackendError, WorkspaceError
 from . import launch
 
 #: the oldest architecture with cp.async, bfloat16 and TF32
 FLOOR = (8, 0)
-INSTALL = (
-    'pip install "gradroute[cuda13]" "cupy-cuda13x[ctk]" (cuda12 and cupy-cuda12x for a driver of '
-    "CUDA 12)"
-)
+INSTALL = 'pip install "gradroute[cuda13]" ([cuda12] for a driver of CUDA 12)'
 COMPILE = ("-std=c++17", "--fmad=true", "--ftz=false")
 
 
@@ -232,19 +229,25 @@ class CupyRuntime:
         started = module.get_function(kernel)
 
         def call(blocks, threads, args):
-            values = [_parameter(arg) for arg in args]  # alive until the launch has copied them
+            # alive until the launch has copied them
+            values = [_parameter(arg, device) for arg in args]
             pointers = [function.CPointer(ctypes.addressof(value)) for value in values]
             started(blocks, threads, pointers)
 
         return call
 
 
-def _parameter(arg):
+def _parameter(arg, device):
     """One kernel argument as a ctypes value."""
     if arg is None:
         return ctypes.c_void_p(0)
     if isinstance(arg, (ctypes.Structure, ctypes._SimpleCData)):
         return arg
+    if arg.data.device_id != device:
+        raise ArgumentValueError(
+            f"an array lies on GPU {arg.data.device_id} and GPU {device} is the current one: call "
+            f"inside `with cupy.cuda.Device({arg.data.device_id}):`, with all arrays there"
+        )
     return ctypes.c_void_p(arg.data.ptr)
 
 

@@ -89,8 +89,9 @@ class DeviceArray:
     def copy(self):
         return device(self.written())
 
-    def __add__(self, other):
-        return device(self.written() + other.written())
+    def __iadd__(self, other):
+        self.view[...] = self.written() + other.written()
+        return self
 
     def astype(self, dtype):
         self.check_written()

@@ -22,7 +22,7 @@ def in_child(check):
 
 
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
-def test_a_child_forked_after_use_computes_the_same_bits(layer):
+def test_a_child_forked_after_use_computes_the_same_bits(layer, record_property):
     processes.run(
         CHILD
         + """
@@ -34,9 +34,10 @@ assert work() == expected  # and the parent goes on
         NUMBA_THREADING_LAYER=layer,
         NUMBA_NUM_THREADS="2",
     )
+    record_property("forks", 3)
 
 
-def test_a_child_forked_before_use_may_use_threads_of_its_own():
+def test_a_child_forked_before_use_may_use_threads_of_its_own(record_property):
     processes.run(
         CHILD
         + """
@@ -45,9 +46,10 @@ assert work() == work()
 """,
         NUMBA_NUM_THREADS="2",
     )
+    record_property("forks", 1)
 
 
-def test_forks_while_other_threads_compute_and_compile():
+def test_forks_while_other_threads_compute_and_compile(record_property):
     processes.run(
         CHILD
         + """
@@ -76,6 +78,7 @@ for thread in threads:
 """,
         NUMBA_NUM_THREADS="2",
     )
+    record_property("forks", 6)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

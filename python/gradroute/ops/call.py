@@ -93,6 +93,15 @@ class Call:
                 array = np.array(array, order="C")
         return self.backend.to_device(array) if self.moved else array
 
+    def even(self, array, needed=True):
+        """``input``, and a copy where the last axis has gaps between its elements.
+
+        Sums along it would go through other instructions, in another order: the same numbers are
+        to give the same bits wherever they lie.
+        """
+        array = self.input(array)
+        return array if not needed or _even(array) else self.device_library.array(array, order="C")
+
     def empty(self, shape, dtype=None):
         """New memory where the kernels compute, of their dtype unless another is named."""
         dtype = dtype or self.compute
@@ -133,8 +142,11 @@ class Call:
 
     # ---- back -----------------------------------------------------------------------------
 
-    def result(self, shape, out=None, name="out", dtype=None):
-        """Memory for a result: the caller's ``out`` where the kernel can write to it directly."""
+    def result(self, shape, out=None, name="out", dtype=None, even=False):
+        """Memory for a result: the caller's ``out`` where the kernel can write to it directly.
+
+        ``even``: not to one whose last axis has gaps (see the method of that name).
+        """
         wanted = self.dtype if dtype is None else np.dtype(dtype)
         made, direct = None, False
         if out is not None:
@@ -143,6 +155,7 @@ class Call:
                 not self.moved
                 and (dtype is not None or self._as_is)
                 and (self.library != "numpy" or readable(out))
+                and not (even and not _even(out))
                 and not any(self._overlap(out, other) for other in self.inputs)
             )
         if direct:
@@ -171,7 +184,9 @@ class Call:
 
     def finish(self, made):
         """The caller's view of one result: in its dtype and library, in ``out`` if it was given."""
-        _, out, dtype, direct = next(entry for entry in self._out if entry[0] is made)
+        for one, out, dtype, direct in self._out:  # a loop: half the time of next() over a generator
+            if one is made:
+                break
         if direct:
             return out
         value = self.backend.to_host(made) if self.moved else made
@@ -186,11 +201,12 @@ class Call:
     def finish_all(self, *made):
         """finish() for several results; None stays None."""
         # what takes memory comes before what writes to an out
-        done = {id(one): self.finish(one) for one, out, _, _ in self._out if out is None}
-        return tuple(
-            None if one is None else done[id(one)] if id(one) in done else self.finish(one)
-            for one in made
-        )
+        done = {None: None}
+        for given in (False, True):
+            for one, out, _, _ in self._out:
+                if (out is not None) is given:
+                    done[id(one)] = self.finish(one)
+        return tuple([done[None if one is None else id(one)] for one in made])
 
 
 class Steps:
@@ -210,6 +226,10 @@ class Steps:
     def run(self):
         for kernel, arguments in self._steps:
             kernel(*arguments)
+
+
+def _even(array) -> bool:
+    return array.ndim == 0 or array.shape[-1] == 1 or array.strides[-1] == array.itemsize
 
 
 def readable(array) -> bool:

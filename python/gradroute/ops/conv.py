@@ -88,9 +88,10 @@ def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1,
     if b is not None:
         check_shape(b, "b", (geometry.out_channels,), "one per output channel of w")
     y_shape = (geometry.batch, geometry.out_channels, *_spatial(geometry.out, x.ndim - 2))
-    y = call.result(from_first(y_shape, layout), out)
+    grouped = geometry.groups > 1
+    y = call.result(from_first(y_shape, layout), out, even=grouped)
     call.backend.conv.conv_forward(
-        canonical(y, layout), canonical(call.input(x), layout), _weights(call.input(w)),
+        canonical(y, layout), canonical(call.even(x, grouped), layout), _weights(call.input(w)),
         call.input(b), geometry, *call.scratch("conv_forward", geometry),
     )  # fmt: skip
     return call.finish(y)
@@ -139,11 +140,12 @@ def conv_backward(dy, x, w, *, stride=1, padding=0, dilation=1, groups=1,
     check_shape(dy, "dy", from_first(y_shape, layout), "that of conv's result")
     want_x, want_w, want_b = wanted = wanted_results(need, ("x", "w", "b"))
     out_x, out_w, out_b = out_tuple(out, wanted, _RESULTS)
-    dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
+    grouped = geometry.groups > 1
+    dx = call.result(x.shape, out_x, "out[0] (dx)", even=grouped) if want_x else None
     dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
     db = call.result(w.shape[:1], out_b, "out[2] (db)") if want_b else None
     kernels, steps = call.backend.conv, Steps()
-    dy5 = canonical(call.input(dy), layout)
+    dy5 = canonical(call.even(dy, grouped or want_b), layout)
     if want_x:
         steps.add(
             kernels.conv_dx, canonical(dx, layout), dy5, _weights(call.input(w)), None,
@@ -151,7 +153,7 @@ def conv_backward(dy, x, w, *, stride=1, padding=0, dilation=1, groups=1,
         )  # fmt: skip
     if want_w:
         steps.add(
-            kernels.conv_dw, _weights(dw), db, dy5, canonical(call.input(x), layout),
+            kernels.conv_dw, _weights(dw), db, dy5, canonical(call.even(x, grouped), layout),
             geometry, *call.scratch("conv_dw", geometry),
         )  # fmt: skip
     elif want_b:
@@ -204,9 +206,10 @@ def conv_transpose(x, w, b=None, *, stride=1, padding=0, output_padding=0, dilat
     if b is not None:
         check_shape(b, "b", (geometry.in_channels,), "one per output channel: w.shape[1] * groups")
     y_shape = (geometry.batch, geometry.in_channels, *_spatial(geometry.size, x.ndim - 2))
-    y = call.result(from_first(y_shape, layout), out)
+    grouped = geometry.groups > 1
+    y = call.result(from_first(y_shape, layout), out, even=grouped)
     call.backend.conv.conv_dx(
-        canonical(y, layout), canonical(call.input(x), layout), _weights(call.input(w)),
+        canonical(y, layout), canonical(call.even(x, grouped), layout), _weights(call.input(w)),
         call.input(b), geometry, *call.scratch("conv_dx", geometry),
     )  # fmt: skip
     return call.finish(y)
@@ -254,11 +257,12 @@ def conv_transpose_backward(dy, x, w, *, stride=1, padding=0, output_padding=0, 
     check_shape(dy, "dy", from_first(y_shape, layout), "that of conv_transpose's result")
     want_x, want_w, want_b = wanted = wanted_results(need, ("x", "w", "b"))
     out_x, out_w, out_b = out_tuple(out, wanted, _RESULTS)
-    dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
+    grouped = geometry.groups > 1
+    dx = call.result(x.shape, out_x, "out[0] (dx)", even=grouped) if want_x else None
     dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
     db = call.result((geometry.in_channels,), out_b, "out[2] (db)") if want_b else None
     kernels, steps = call.backend.conv, Steps()
-    dy5 = canonical(call.input(dy), layout)
+    dy5 = canonical(call.even(dy, grouped or want_b), layout)
     if want_x:
         steps.add(
             kernels.conv_forward, canonical(dx, layout), dy5, _weights(call.input(w)), None,
@@ -266,7 +270,7 @@ def conv_transpose_backward(dy, x, w, *, stride=1, padding=0, output_padding=0, 
         )  # fmt: skip
     if want_w:  # seen from that convolution, x is the gradient and dy the image
         steps.add(
-            kernels.conv_dw, _weights(dw), None, canonical(call.input(x), layout), dy5,
+            kernels.conv_dw, _weights(dw), None, canonical(call.even(x, grouped), layout), dy5,
             geometry, *call.scratch("conv_dw", geometry),
         )  # fmt: skip
     if want_b:

@@ -1,0 +1,58 @@
+"""Blocks of pixels of a convolution whose source is copied padded but not split by stride.
+
+A block is cut so that the pixels of a smaller one, at an edge, are the first of a whole one's: one
+table of offsets serves all.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import numpy as np
+
+from .blocks import Blocks
+
+#: the only source phase of a copy that is not split
+WHOLE = np.zeros((1, 3), np.int64)
+
+
+def cut(batch, size, limit):
+    """(images, (d, h, w)) of blocks of at most ``limit`` pixels."""
+    block = [1, 1, 1]
+    for axis in (2, 1, 0):
+        pieces = -(-size[axis] // limit)
+        block[axis] = -(-size[axis] // pieces)
+        if pieces > 1:
+            return 1, tuple(block)
+        limit //= block[axis]
+    pieces = -(-batch // limit)
+    return -(-batch // pieces), tuple(block)
+
+
+def copies(g, channels, lead, size, images, block, lanes) -> Blocks:
+    """What a block of pixels reads, as blocks.fill copies it.
+
+    ``g`` is a ConvGeometry, ``lead`` the padding before and ``size`` that of the pixels.
+    """
+    reach = [(n - 1) * apart for n, apart in zip(g.window, g.dilation)]
+    spans, held = ([(n - 1) * stride + 1 for n, stride in zip(ns, g.stride)]
+                   for ns in (size, block))  # fmt: skip
+    depth, height, row = map(operator.add, held, reach)
+    # an odd number of vectors between channels spreads them over all sets of the cache
+    plane = (-(-images * depth * height * row // lanes) | 1) * lanes
+    return Blocks(
+        g.batch, g.groups, channels, 1, 1, 1, *lead, *spans, *reach, images, *held, row,
+        height * row, depth * height * row, plane, lanes,
+    )  # fmt: skip
+
+
+def offsets(counts, steps):
+    """The offsets of all elements of an array of this shape and these strides, in order."""
+    axes = np.ogrid[tuple(slice(count) for count in counts)]
+    return sum(axis * step for axis, step in zip(axes, steps)).ravel()
+
+
+def pieces(size, block):
+    """Into how many blocks an image is cut."""
+    return math.prod(-(-n // held) for n, held in zip(size, block))

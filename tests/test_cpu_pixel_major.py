@@ -1,0 +1,159 @@
+"""Few weights, in vectors along channels: blocks of every kind, parts, strides of arrays."""
+
+import numpy as np
+import pytest
+
+import gradroute as gr
+from gradroute.kernels.cpu import vectors
+
+pytestmark = pytest.mark.skipif(vectors.TARGET is None, reason="needs vector multiply-add")
+
+#: x's shape, w's shape, options: what a block of dw is made of there
+BLOCKS = [
+    ((3, 3, 40, 45), (20, 3, 3, 3), {"padding": 1}),  # rows of an image
+    ((2, 2, 1500), (9, 2, 7), {"padding": 3}),  # a piece of a row
+    ((70, 3, 6, 5), (17, 3, 3, 3), {"padding": 1}),  # several images
+    ((1, 2, 9, 12, 11), (6, 2, 3, 2, 3), {"padding": (1, 0, 2)}),  # planes of an image
+    ((2, 3, 61, 59), (40, 3, 11, 11), {"stride": 4, "padding": 2}),
+    ((2, 4, 33, 35), (12, 2, 3, 3), {"stride": (2, 3), "dilation": (3, 2), "groups": 2}),
+    ((9, 170, 1, 1), (5, 170, 1, 1), {}),
+    ((4, 50, 13, 13), (48, 50, 1, 1), {"stride": 2}),
+]
+
+#: small images, of which the forward pass (and, at stride 1, dx) is a sum along channels
+SMALL = [
+    ((70, 30, 4, 4), (32, 30, 3, 3), {"padding": 1}),
+    ((3, 31, 10, 10), (16, 31, 5, 5), {}),
+    ((2, 30, 3, 4, 5), (15, 30, 2, 3, 2), {"padding": (1, 0, 1)}),
+    ((3, 64, 7, 7), (60, 32, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
+    ((9, 170, 1, 1), (5, 170, 1, 1), {}),
+]
+
+
+def data(x_shape, w_shape, options, dtype):
+    rng = np.random.default_rng(4)
+    x, w = rng.standard_normal(x_shape), rng.standard_normal(w_shape)
+    with gr.config(backend="reference"):
+        dy = rng.standard_normal(gr.conv(x, w, **options).shape)
+        exact = gr.conv_backward(dy.astype(dtype).astype(float), x.astype(dtype).astype(float), w,
+                                 need="w", **options)[1]  # fmt: skip
+    return x.astype(dtype), w.astype(dtype), dy.astype(dtype), exact
+
+
+def dw_of(x, w, dy, options, **more):
+    return gr.conv_backward(dy, x, w, need="w", **options, **more)[1]
+
+
+def dx_of(x, w, dy, options, **more):
+    return gr.conv_backward(dy, x, w, need="x", **options, **more)[0]
+
+
+def error(actual, exact):
+    return np.linalg.norm(actual - exact) / np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("x_shape, w_shape, options", BLOCKS)
+@pytest.mark.parametrize("dtype, most", (("float32", 4e-6), ("float64", 1e-14)))
+def test_every_kind_of_block_gives_the_exact_gradient(x_shape, w_shape, options, dtype, most):
+    x, w, dy, exact = data(x_shape, w_shape, options, dtype)
+    with gr.config(backend="numba"):
+        assert gr.plan("conv_dw", x, w, **options).algorithm == "pixel_major"
+        assert error(dw_of(x, w, dy, options), exact) < most
+        back = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy)]
+        last = dw_of(back[0], w, back[1], options, layout="channels_last")
+        assert error(last, exact) < most
+        apart = [np.repeat(a, 2, axis=-1)[..., ::2] for a in (x, dy)]
+        into = np.full((*w.shape[:-1], 2 * w.shape[-1]), 7.0, dtype)
+        dw_of(apart[0], w, apart[1], options, out=(None, into[..., ::2], None))
+        assert error(into[..., ::2], exact) < most
+        assert (into[..., 1::2] == 7).all()
+
+
+@pytest.mark.parametrize("x_shape, w_shape, options", SMALL)
+@pytest.mark.parametrize("dtype, most", (("float32", 1e-6), ("float64", 1e-14)))
+def test_small_images_are_summed_exactly_in_every_layout(x_shape, w_shape, options, dtype, most):
+    x, w, dy, _ = data(x_shape, w_shape, options, dtype)
+    b = np.random.default_rng(5).standard_normal(len(w)).astype(dtype)
+    exact = [a.astype(float) for a in (x, w, b, dy)]
+    with gr.config(backend="reference"):
+        y, dx = gr.conv(*exact[:3], **options), dx_of(exact[0], exact[1], exact[3], options)
+    with gr.config(backend="numba", precision="strict"):
+        for operation in ("conv", "conv_dx"):
+            assert gr.plan(operation, x, w, **options).algorithm == "pixel_major"
+        assert error(gr.conv(x, w, b, **options), y) < most
+        assert error(dx_of(x, w, dy, options), dx) < most
+        back = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy)]
+        last = gr.conv(back[0], w, b, layout="channels_last", **options)
+        assert error(np.moveaxis(last, -1, 1), y) < most
+        last = dx_of(back[0], w, back[1], options, layout="channels_last")
+        assert error(np.moveaxis(last, -1, 1), dx) < most
+        turned = np.ascontiguousarray(w[..., ::-1])[..., ::-1]  # taps against the memory's order
+        into = np.full((*y.shape[:-1], 2 * y.shape[-1]), 7.0, dtype)
+        gr.conv(x, turned, b, out=into[..., ::2], **options)
+        assert error(into[..., ::2], y) < most
+        assert (into[..., 1::2] == 7).all()
+
+
+@pytest.mark.parametrize("x_shape, w_shape, options", SMALL)
+def test_small_images_give_the_same_bits_on_any_number_of_threads(x_shape, w_shape, options):
+    x, w, dy, _ = data(x_shape, w_shape, options, "float32")
+    results = []
+    for threads in (1, None):
+        with gr.config(backend="numba", precision="strict", threads=threads):
+            results.append((gr.conv(x, w, **options), dx_of(x, w, dy, options)))
+    for alone, shared in zip(*results):
+        np.testing.assert_array_equal(alone, shared)
+
+
+@pytest.mark.parametrize("value", (np.inf, np.nan))
+def test_padding_of_small_images_is_not_multiplied_with_weights_that_are_not_finite(value):
+    x_shape, w_shape, options = SMALL[0]
+    x, w, dy, _ = data(x_shape, w_shape, options, "float32")
+    w[3, 2, 0, 0] = value
+    exact = [a.astype(float) for a in (x, w, dy)]
+    with gr.config(backend="reference"), np.errstate(invalid="ignore"):
+        wanted = gr.conv(*exact[:2], **options), dx_of(*exact, options)
+    with gr.config(backend="numba", precision="strict"):
+        actual = gr.conv(x, w, **options), dx_of(x, w, dy, options)
+    for one, other in zip(actual, wanted):
+        finite = np.isfinite(other)
+        assert finite.any() and not finite.all()
+        np.testing.assert_array_equal(one[~finite], other[~finite])
+        np.testing.assert_allclose(one[finite], other[finite], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("x_shape, w_shape, options", BLOCKS)
+def test_the_parts_of_the_pixels_do_not_depend_on_the_threads(x_shape, w_shape, options):
+    x, w, dy, _ = data(x_shape, w_shape, options, "float32")
+    results = []
+    for threads in (1, None):
+        with gr.config(backend="numba", threads=threads):
+            results.append(dw_of(x, w, dy, options))
+    np.testing.assert_array_equal(*results)
+
+
+def test_its_sums_err_no_more_than_a_direct_float32_sum():
+    x, w, dy, exact = data((2, 2, 30, 30), (5, 2, 3, 3), {}, "float32")
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    columns = windows.transpose(1, 4, 5, 0, 2, 3).reshape(18, -1)  # (C*R*S, N*P*Q)
+    rows = dy.transpose(1, 0, 2, 3).reshape(5, -1)
+    direct = np.stack([np.add.accumulate(row * columns, axis=1)[:, -1] for row in rows])
+    with gr.config(backend="numba", precision="strict"):
+        ours = dw_of(x, w, dy, {})
+    assert error(ours, exact) <= 2 * error(direct.reshape(w.shape), exact)
+
+
+@pytest.mark.parametrize("value", (np.inf, np.nan))
+@pytest.mark.parametrize("which", ("x", "dy"))
+def test_what_is_not_finite_reaches_the_weights_that_met_it_and_no_others(value, which):
+    options = {"padding": 3}
+    x, w, dy, _ = data((2, 3, 20, 20), (6, 3, 5, 5), options, "float32")
+    {"x": x, "dy": dy}[which][1, 2, 0, 0] = value
+    with gr.config(backend="reference"), np.errstate(invalid="ignore"):
+        wanted = dw_of(*(a.astype(float) for a in (x, w, dy)), options)
+    with gr.config(backend="numba"):
+        actual = dw_of(x, w, dy, options)
+    finite = np.isfinite(wanted)
+    assert finite.any() and not finite.all()
+    np.testing.assert_array_equal(actual[~finite], wanted[~finite])
+    np.testing.assert_allclose(actual[finite], wanted[finite], rtol=1e-4, atol=1e-4)
