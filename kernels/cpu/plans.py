@@ -18,10 +18,11 @@ from ..contract import Plan
 from . import (
     amx,
     amx_dw,
+    amx_matmul,
     amx_program,
     depthwise,
     implicit_gemm,
-    matmul,
+    matrix_product,
     pixel_conv,
     pixel_dw,
     regions,
@@ -140,10 +141,12 @@ def _winograd(made, g, dtype, settings):
 
 def _amx_serves(operation, g, dtype, settings) -> bool:
     """Is there enough to multiply, and little enough padding to whole tiles, for AMX to win?"""
-    if operation not in _CONV or dtype != "float32":
+    if operation not in (*_CONV, "matmul") or dtype != "float32":
         return False
-    if settings.precision == "strict" or not amx.available() or g.multiply_adds < AMX_ABOVE:
+    if settings.precision == "strict" or not amx.available() or _work(g) < AMX_ABOVE:
         return False
+    if operation == "matmul":
+        return amx_matmul.serves(g)
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     # a 1x1 window reads what it copies once: with few channels copying costs more than it saves
     least = 2 * amx.SIDE + 1 if g.taps == 1 else 1
@@ -158,6 +161,17 @@ def _fill(count):
 
 
 def _amx(made, g, dtype, settings):
+    if made.operation == "matmul":
+        built = amx_matmul.build(g.batch, g.rows, g.columns, g.inner, made.threads,
+                                 own_left=g.rows > g.columns)  # fmt: skip
+        return _amx_matmul(made, g, dtype, settings, built)
+    if _pointwise(g) and made.operation != "conv_dw" and amx_matmul.serves_images(g):
+        built = amx_matmul.build_images(g, made.operation == "conv_dx", made.threads)
+        return _amx_matmul(made, g, dtype, settings, built)
+    return _amx_conv(made, g, dtype, settings)
+
+
+def _amx_conv(made, g, dtype, settings):
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_dw":
         built = amx_dw.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
@@ -175,13 +189,22 @@ def _amx(made, g, dtype, settings):
                    program=built, otherwise=strict)  # fmt: skip
 
 
+def _amx_matmul(made, g, dtype, settings, built):
+    p = built.blocking
+    blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "width": p.width, "chunk": p.chunk}
+    strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
+    return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
+                   program=built, otherwise=strict)  # fmt: skip
+
+
 def _matmul(made, g, dtype, settings):
-    built = matmul.build(g, dtype, made.threads)
+    built = matrix_product.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
     if settings.workspace_limit is not None and size > settings.workspace_limit:
         return made  # the direct loops need none
     p = built.blocking
-    blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk}
+    blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk,
+                "parts": p.parts}  # fmt: skip
     return replace(made, algorithm="packed", workspace_bytes=size, blocking=blocking,
                    program=built)  # fmt: skip
 
@@ -279,6 +302,19 @@ def _work(geometry) -> int:
 #: costs a page fault per 4 KiB, more than the arithmetic of a small layer.
 KEPT_BYTES = 32 * 1024 * 1024
 _kept = threading.local()
+
+
+def otherwise(plan):
+    """The plan for data that this one's algorithm cannot serve, with its workspace.
+
+    None where there is no such plan, or no memory for it: the direct loops need none, and what
+    this call or an earlier one of the same caller has written is not left half done.
+    """
+    other = plan.otherwise() if plan.otherwise else None
+    try:
+        return other, workspace(other) if other else None
+    except WorkspaceError:
+        return None, None
 
 
 def workspace(plan):
