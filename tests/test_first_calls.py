@@ -36,7 +36,7 @@ def every_operation(n, channels, size):
         gr.activate(view, "relu")
 
 def builds():
-    return {(kernel.name, dtypes, parallel) for kernel in kernels
+    return {(kernel.name, tuple(map(str, dtypes)), parallel) for kernel in kernels
             for dtypes, parallel in kernel._builds if isinstance(dtypes, tuple)}
 
 with gr.config(backend="numba", threads=2):

@@ -21,9 +21,9 @@ class Import:
 
 
 class FirstCall:
-    """Seconds of `import gradroute` and an operation's first call in a new process.
+    """Processor seconds of `import gradroute` and an operation's first call in a new process.
 
-    numpy and numba are imported before.  Cold is the call that compiles, on one core.
+    numpy and numba are imported before.  Cold is the call that compiles.
     """
 
     params = (OPERATIONS, ["cold", "cached"])

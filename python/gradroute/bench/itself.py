@@ -84,20 +84,20 @@ calls = {
     "linear": lambda: gr.linear(ones(128, 128), ones(128, 128)),
     "scatter_add": lambda: gr.scatter_add(ones(999, 16), index, ones(9999, 16)),
 }
-start = time.perf_counter()
+start = time.process_time()
 import gradroute as gr
 with gr.config(backend="numba"):
     calls[sys.argv[1]]()
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
 FIRST_CALLS = ("conv", "conv_dx", "conv_dw", "max_pool", "max_pool_backward", "linear",
                "scatter_add")  # fmt: skip
 
 
 def first_call(operation: str, folder) -> float:
-    """Seconds of ``import gradroute`` and the operation's first call in a new process.
+    """Processor seconds of ``import gradroute`` and the first call in a new process.
 
-    NumPy and Numba are imported before.  ``folder`` is that of the kernel cache.
+    They are the same beside other work.  NumPy and Numba are imported before.  ``folder`` is that of the kernel cache.
     """
     done = subprocess.run(
         [sys.executable, "-c", _FIRST_CALL, operation], text=True, capture_output=True, check=True,
@@ -111,7 +111,7 @@ def first_calls(operation: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         cold = first_call(operation, folder)
         built = sum(file.is_file() for file in Path(folder).rglob("*"))
-        cached = min(first_call(operation, folder) for _ in range(3))
+        cached = min(first_call(operation, folder) for _ in range(2))
         added = sum(file.is_file() for file in Path(folder).rglob("*")) - built
     return [f"{cold:.1f}", f"{cached:.2f}", str(built), str(added)]
 
@@ -151,10 +151,10 @@ def _fastest(call, seconds=0.01, repeats=7) -> float:
 
 
 def _many(call, count) -> float:
-    start = time.perf_counter()
+    start = time.process_time()  # one thread: the same beside other work
     for _ in range(count):
         call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def small_calls() -> list[list[str]]:
@@ -201,15 +201,14 @@ def write(path, threads: int, command: str, step=lambda what: None) -> None:
         "brackets the algorithm that served the call. Without workspace the direct loops serve: "
         "one float32 sum in order for each result.", "", *table(columns, wrong),
         "## First call in a new process", "",
-        "Seconds of `import gradroute` and the first call, beyond `import numba`: with an empty "
-        "kernel cache, so that the operation is compiled, and with a filled one (fastest of three).",
-        "", *table(["operation", "empty, s", "filled, s", "files written",
+        "Processor seconds of `import gradroute` and the first call, beyond `import numba`: with an "
+        "empty kernel cache, so that the operation is compiled, and with a filled one.", "", *table(["operation", "empty, s", "filled, s", "files written",
                     "files added by a second process"], first),
         f"`gradroute warmup` compiles all there is to compile: {len(_builds())} variants of "
         f"{len(_kernels())} kernels, a serial and a parallel one for each dtype. Shapes, strides "
         "and options add none.", "",
         "## Calls on an 8 x 8 image", "",
-        "Microseconds on one thread, one channel. The arithmetic is what each further image of a "
+        "Processor microseconds on one thread, one channel. The arithmetic is what each further image of a "
         "batch adds; the rest is checks, plan, allocation and Numba's own call.", "",
         *table(["call", "one image", "its arithmetic", "the call beside it"], small),
     ]  # fmt: skip
