@@ -185,7 +185,7 @@ def _amx(made, g, dtype, settings):
         built = amx_matmul.build(g.batch, g.rows, g.columns, g.inner, made.threads,
                                  own_left=g.rows > g.columns)  # fmt: skip
         return _amx_matmul(made, g, dtype, settings, built)
-    if _pointwise(g) and made.operation != "conv_dw" and amx_matmul.serves_images(g):
+    if _one_to_one(g) and made.operation != "conv_dw" and amx_matmul.serves_images(g):
         built = amx_matmul.build_images(g, made.operation == "conv_dx", made.threads)
         return _amx_matmul(made, g, dtype, settings, built)
     return _amx_conv(made, g, dtype, settings)
@@ -209,20 +209,20 @@ def _amx_conv(made, g, dtype, settings):
                    program=built, otherwise=strict)  # fmt: skip
 
 
-#: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
-_CHOICES = (
-    ("pointwise", _pointwise_serves, _pointwise),
-    ("winograd", _winograd_serves, _winograd),
-    ("amx", _amx_serves, _amx_conv),
-)
-
-
 def _amx_matmul(made, g, dtype, settings, built):
     p = built.blocking
     blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "width": p.width, "chunk": p.chunk}
     strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
                    program=built, otherwise=strict)  # fmt: skip
+
+
+#: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
+_CHOICES = (
+    ("pointwise", _pointwise_serves, _pointwise),
+    ("winograd", _winograd_serves, _winograd),
+    ("amx", _amx_serves, _amx),
+)
 
 
 def _matmul(made, g, dtype, settings):
