@@ -173,14 +173,15 @@ def check_index(rows, index, size, mode, plan, workspace):
     """rows = index brought into 0..size-1 by ``mode`` ("raise" | "wrap" | "clip").
 
     index is 1-D of any integer dtype, rows (len(index),) int64.  "raise" counts negative indices
-    from the end; returns the position of the first index outside -size..size-1, or -1.
+    from the end; returns the position of the first index outside -size..size-1, or -1.  On the
+    CPU rows may be ``index`` itself, of int64 under "raise": it stays as it is.
     """
 
 
 def scatter_add(out, rows, src, bad, geometry, plan, workspace):
     """out[a, rows[i], b] += src[a, i, b] for i in order.  Geometry: ScatterGeometry.
 
-    out (A, R, B), rows (I,) int64, src (A, I, B).
+    out (A, R, B), rows (I,) int64, src (A, I, B).  On the CPU negative rows count from the end.
     """
 
 

@@ -102,6 +102,18 @@ def test_cuda_3xtf32_is_as_accurate_as_float32_in_long_sums(cpu_runner, operatio
     assert error(found, expected) <= 1e-6
 
 
+@pytest.mark.parametrize("size", [1e-37, 1e-20, 1e30])
+def test_cuda_3xtf32_keeps_its_accuracy_for_tiny_and_huge_numbers(cpu_runner, size):
+    x, w = (make("normal", s, "float32", 1) for s in ((1, 16, 4, 4), (16, 16, 3, 3)))
+    x *= np.float32(size)
+    geometry = conv_geometry(x.shape, w.shape, stride=1, padding=1, dilation=1, groups=1)
+    y = oracle.conv(exact(x), exact(w), padding=1)
+    with cuda_on_cpu.stand_in() as device:
+        how = (geometry, "float32", "tensor_3xtf32")
+        found = run(device, conv.conv_forward, "conv_forward", y.shape, (x, w), *how)
+    assert error(found / size, y / size) <= 1e-6
+
+
 SHAPES = ((8, 64, 28, 28), (64, 64, 3, 3))
 
 

@@ -1,35 +1,11 @@
 """What a call costs beside its arithmetic: import, compilation, and the layers above a kernel."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 
 import gradroute as gr
 
-# large enough that the build that shares its work among threads is the one that serves
-_FIRST_CALL = """
-import sys, time
-import numpy as np, numba
-def ones(*shape): return np.ones(shape, np.float32)
-def call(operation):
-    if operation == "conv": return gr.conv(x, w)
-    if operation == "conv_dx": return gr.conv_backward(y, x, w, need=("x",))
-    if operation == "conv_dw": return gr.conv_backward(y, x, w, need=("w",))
-    if operation == "max_pool": return gr.max_pool(x, 2)
-    if operation == "max_pool_backward":
-        return gr.max_pool_backward(ones(8, 16, 14, 14), winner, x.shape, 2)
-    if operation == "linear": return gr.linear(ones(128, 128), ones(128, 128))
-    if operation == "scatter_add": return gr.scatter_add(ones(999, 16), index, ones(9999, 16))
-x, w, y = ones(8, 16, 28, 28), ones(16, 16, 3, 3), ones(8, 16, 26, 26)
-winner, index = np.zeros((8, 16, 14, 14), np.uint8), np.arange(9999) % 999
-start = time.perf_counter()
-import gradroute as gr
-call(sys.argv[1])
-print(time.perf_counter() - start)
-"""
 OPERATIONS = ["conv", "conv_dx", "conv_dw", "max_pool", "max_pool_backward", "linear",
               "scatter_add"]  # fmt: skip
 
@@ -45,9 +21,9 @@ class Import:
 
 
 class FirstCall:
-    """Seconds of `import gradroute` and an operation's first call in a new process.
+    """Processor seconds of `import gradroute` and an operation's first call in a new process.
 
-    numpy and numba are imported before.  Cold is the call that compiles, on one core.
+    numpy and numba are imported before.  Cold is the call that compiles.
     """
 
     params = (OPERATIONS, ["cold", "cached"])
@@ -62,14 +38,9 @@ class FirstCall:
     setup_cache.timeout = 600
 
     def _first(self, operation):
-        folder = pathlib.Path.cwd() / operation  # of asv's: the same one for all, removed at the end
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
-        done = subprocess.run(
-            [sys.executable, "-c", _FIRST_CALL, operation], env=environment, text=True,
-            capture_output=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return float(done.stdout)
+        from gradroute.bench.itself import first_call
+
+        return first_call(operation, pathlib.Path.cwd() / operation)  # asv's: the same one for all
 
     def track_seconds(self, cold, operation, cache):
         return cold[operation] if cache == "cold" else self._first(operation)

@@ -267,6 +267,93 @@ def split_row(typing, work, source, to, part, count):
     return float32(work, index, index, index, index), generate
 
 
+@intrinsic
+def split_rows(typing, work, to, source, row):
+    """Cuts a square of float32, SIDE rows of DEPTH, into one square of bfloat16 for each part.
+
+    ``to`` counts bytes of ``work``, ``source`` is an address and ``row`` the bytes between its
+    rows.  Returns the largest magnitude seen.
+    """
+
+    def generate(context, builder, signature, arguments):
+        work, to, source, row = arguments
+        target = _bytes(context, builder, signature.args[0], work, to)
+        cut = _Cut(builder, DEPTH)
+        with cgutils.for_range(builder, const(SIDE), intp=_INT) as loop:
+            values = cut.load(source, builder.mul(row, loop.index))
+            for p in range(PARTS):
+                high, values = cut.part(values)
+                half = builder.trunc(builder.lshr(high, cut.splat(16)),
+                                     ir.VectorType(ir.IntType(16), DEPTH))  # fmt: skip
+                cut.store(half, target, builder.add(builder.mul(loop.index, const(2 * DEPTH)),
+                                                    const(p * STEP_BYTES // PARTS)))  # fmt: skip
+        return cut.result()
+
+    return float32(work, types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
+def split_row_pairs(typing, work, to, source, row):
+    """Cuts DEPTH rows of SIDE float32 into words of two bfloat16, of one row and of the next.
+
+    For each part two tiles of 16 columns; arguments and result as those of `split_rows`.
+    """
+
+    def generate(context, builder, signature, arguments):
+        work, to, source, row = arguments
+        target = _bytes(context, builder, signature.args[0], work, to)
+        cut = _Cut(builder, 16)
+        with cgutils.for_range(builder, const(DEPTH // 2), intp=_INT) as loop:
+            first = builder.mul(row, builder.mul(loop.index, const(2)))
+            for half in range(2):
+                at = builder.add(first, const(64 * half))
+                pair = [cut.load(source, at), cut.load(source, builder.add(at, row))]
+                for p in range(PARTS):
+                    (low, first_rest), (high, second_rest) = (cut.part(values) for values in pair)
+                    pair = [first_rest, second_rest]
+                    word = builder.or_(builder.lshr(low, cut.splat(16)), high)
+                    cut.store(word, target, builder.add(builder.mul(loop.index, const(64)),
+                                                        const((2 * p + half) * 1024)))  # fmt: skip
+        return cut.result()
+
+    return float32(work, types.intp, types.intp, types.intp), generate
+
+
+class _Cut:
+    """Emits the cutting of vectors of float32 into bfloat16 parts, and the largest magnitude."""
+
+    def __init__(self, builder, lanes):
+        self.builder = builder
+        self.vector = ir.VectorType(ir.FloatType(), lanes)
+        self.integers = ir.VectorType(ir.IntType(32), lanes)
+        self.largest = cgutils.alloca_once_value(builder, self.splat(0))
+
+    def splat(self, value):
+        return ir.Constant(self.integers, [value] * self.integers.count)
+
+    def load(self, address, offset):
+        build = self.builder
+        at = build.inttoptr(build.add(address, offset), self.vector.as_pointer())
+        values = build.load(at, align=4)
+        size = build.and_(build.bitcast(values, self.integers), self.splat(0x7FFFFFFF))
+        seen = build.load(self.largest)
+        build.store(build.select(build.icmp_unsigned(">", size, seen), size, seen), self.largest)
+        return values
+
+    def part(self, values):
+        """The next part's bits, in the upper half of each integer, and what it leaves."""
+        build = self.builder
+        high = build.and_(build.bitcast(values, self.integers), self.splat(0xFFFF0000))
+        return high, build.fsub(values, build.bitcast(high, self.vector))
+
+    def store(self, values, target, offset):
+        at = self.builder.bitcast(self.builder.gep(target, [offset]), values.type.as_pointer())
+        self.builder.store(values, at, align=4)
+
+    def result(self):
+        return _largest(self.builder, self.builder.load(self.largest), self.integers)
+
+
 def _largest(builder, bits, integers):
     """The largest of a vector of magnitudes, as a float32."""
     name = f"llvm.vector.reduce.umax.v{integers.count}i32"

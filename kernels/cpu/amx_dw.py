@@ -32,7 +32,7 @@ from .amx import (
     end,
     split_row,
 )
-from .amx_program import FLAGS, LANES, _odd_lines, _round
+from .amx_program import FLAGS, LANES, odd_lines, round_up
 from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
@@ -89,12 +89,12 @@ _ALONG = np.arange(1 << 14, dtype=np.int64) * (2 * DEPTH)
 def build(axes, g, threads, budget) -> Program:
     """For ConvGeometry ``g``; ``budget`` is the number of bytes that x and dy may take."""
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    per_position = 2 * PARTS * (_round(channels, SIDE) + _round(rows, SIDE))
+    per_position = 2 * PARTS * (round_up(channels, SIDE) + round_up(rows, SIDE))
     limit = max(SIDE, min(max(BLOCK_BYTES // per_position, BLOCK_PIXELS), budget // per_position))
     s, used = blocks(axes, g.batch, g.groups, channels, "float32", limit, 1)
     (_, _, offsets), = tap_offsets(axes, used, s)
-    count = _round(s.images * s.volume * len(used), DEPTH)
-    half_row = 2 * _odd_lines((count + 2 * DEPTH) // 2)
+    count = round_up(s.images * s.volume * len(used), DEPTH)
+    half_row = 2 * odd_lines((count + 2 * DEPTH) // 2)
     sets, panels = -(-channels // SIDE), -(-rows // SIDE)
     run = (s.block_h - 1) * s.row + s.block_w
     dy_steps = max(s.images * s.block_d * -(-run // DEPTH), -(-s.images * s.volume // DEPTH))
@@ -103,7 +103,7 @@ def build(axes, g, threads, budget) -> Program:
     dy_at = x_at + PARTS * sets * SIDE * half_row // 2 + DEPTH
     sums_at = dy_at + panels * dy_steps * STEP_BYTES // 4
     slots_at = sums_at + taps * sets * panels * _SQUARE
-    stage = _round(max(s.plane, dy_steps * DEPTH), LANES) + DEPTH
+    stage = round_up(max(s.plane, dy_steps * DEPTH), LANES) + DEPTH
     cut_at = SIDE * stage
     slot = cut_at + PARTS * SIDE * stage // 2 + DEPTH
     reduction = Reduction(

@@ -59,22 +59,22 @@ class Program:
 def build(axes, batch, groups, rows, channels, threads, budget) -> Program:
     """``rows`` and ``channels`` are those of one group; ``budget`` as in implicit_gemm.build."""
     taps = int(np.prod([sum(len(phase.taps) for phase in axis.phases) for axis in axes]))
-    deep = _round(channels, DEPTH)
+    deep = round_up(channels, DEPTH)
     per_position = 4 * DEPTH + 2 * PARTS * deep + 4 * SIDE
     limit = max(SIDE, min(BLOCK_BYTES, budget // threads) // per_position)
     splits = _splits(batch, rows * taps, np.prod([axis.span for axis in axes]), threads)
     s, used = blocks(axes, batch, groups, channels, "float32", limit, 2 * threads // splits)
-    word_count = _round(s.images * s.volume * len(used), LANES)
-    word_plane = _odd_lines(word_count + SIDE)
+    word_count = round_up(s.images * s.volume * len(used), LANES)
+    word_plane = odd_lines(word_count + SIDE)
     part = deep // 2 * word_plane
     phases, sources, table = _steps(axes, used, s, word_plane)
     words_at = DEPTH * s.plane + LANES
     temp_at = words_at + PARTS * part + SIDE
-    temp = _odd_lines(s.images * (s.volume + SIDE * s.block_d))
+    temp = odd_lines(s.images * (s.volume + SIDE * s.block_d))
     packed_at = LANES + FLAGS * threads
     panels = -(-rows // SIDE)
     slots_at = packed_at + groups * panels * len(sources) * STEP_BYTES // 4
-    slot = _round(max(temp_at + SIDE * temp, SIDE * DEPTH), LANES)
+    slot = round_up(max(temp_at + SIDE * temp, SIDE * DEPTH), LANES)
     product = Product(
         rows, panels, splits, len(sources), *(axis.phases[0].step for axis in axes), LANES, threads,
         word_plane, word_count, part, LANES, packed_at, slots_at, slot, words_at, temp_at, temp,
@@ -106,10 +106,10 @@ def _steps(axes, used, s, word_plane):
             np.array(table, np.int64))  # fmt: skip
 
 
-def _round(count, multiple):
+def round_up(count, multiple):
     return -(-count // multiple) * multiple
 
 
-def _odd_lines(count):
+def odd_lines(count):
     """At least ``count``, an odd number of vectors: rows spread over all sets of the cache."""
     return (-(-count // LANES) | 1) * LANES

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from gradroute.errors import WorkspaceError
-
 from . import (
     amx_conv,
     amx_dw,
+    amx_matmul,
     columns,
     depthwise,
     direct,
@@ -14,17 +13,25 @@ from . import (
     pixel_conv,
     pixel_dw,
     plans,
+    pointwise_dw,
     weight_gradient,
     winograd,
     winograd_dw,
 )
 from .matmul import NO_BIAS
 
+
+def _amx(v, u, w, bias, plan, workspace):
+    """A 1x1 window is a matrix product on the images as they lie, if they are whole rows."""
+    pointwise = isinstance(plan.program, amx_matmul.Program)
+    return (amx_matmul.run_images if pointwise else amx_conv.run)(v, u, w, bias, plan, workspace)
+
+
 #: algorithm -> its driver, which returns False where the data is not for it
-_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
+_CONVOLVE = {"amx": _amx, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
              "pixel_major": pixel_conv.run, "winograd": winograd.run}  # fmt: skip
 _REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
-           "winograd": winograd_dw.run}  # fmt: skip
+           "pointwise": pointwise_dw.run, "winograd": winograd_dw.run}  # fmt: skip
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:
@@ -32,21 +39,8 @@ def _served(drivers, arrays, plan, workspace) -> bool:
     while plan is not None and plan.algorithm in drivers:
         if drivers[plan.algorithm](*arrays, plan, workspace):
             return True
-        plan, workspace = _otherwise(plan)
+        plan, workspace = plans.otherwise(plan)
     return False
-
-
-def _otherwise(plan):
-    """The plan for data that this one's algorithm cannot serve, with its workspace.
-
-    None where there is no such plan, or no memory for it: the direct loops need none, and what
-    this call or an earlier one of the same caller has written is not left half done.
-    """
-    other = plan.otherwise() if plan.otherwise else None
-    try:
-        return other, plans.workspace(other) if other else None
-    except WorkspaceError:
-        return None, None
 
 
 def conv_forward(y, x, w, b, geometry, plan, workspace):
@@ -70,7 +64,7 @@ def conv_dw(dw, db, dy, x, geometry, plan, workspace):
     if plan.algorithm == "depthwise":
         if depthwise.dw(dw, db, dy, x, plan, workspace):
             return
-        plan, workspace = _otherwise(plan)
+        plan, workspace = plans.otherwise(plan)
     if not _served(_REDUCE, (dw, dy, x), plan, workspace):
         direct.dw(dw.dtype, threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
     if db is not None:

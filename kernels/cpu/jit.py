@@ -71,6 +71,7 @@ class Kernel:
         self._body = body
         self._signature = signature
         self._builds = {}
+        self._entries = {}
         KERNELS.append(self)
 
     def build(self, variant, parallel: bool):
@@ -95,11 +96,22 @@ class Kernel:
             self._builds[dtypes, parallel] = self._builds[variant, parallel] = dispatcher
             return dispatcher
 
+    def _entry(self, variant, parallel):
+        """The compiled function itself: the dispatcher would only look for its one signature,
+
+        at a microsecond for every NamedTuple among the arguments.
+        """
+        found = self._entries.get((variant, parallel))
+        if found is None:
+            (compiled,) = self.build(variant, parallel).overloads.values()
+            found = self._entries[variant, parallel] = compiled.entry_point
+        return found
+
     def __call__(self, variant, threads, *arguments):
         if threads == 1 or not may_share():
-            self.build(variant, False)(*arguments)
+            self._entry(variant, False)(*arguments)
         else:
-            call_parallel(self.build(variant, True), threads, arguments)
+            call_parallel(self._entry(variant, True), threads, arguments)
 
 
 def call_parallel(build, threads, arguments):

@@ -79,8 +79,9 @@ class _Emit:
     def call(self, name, result, arguments):
         element = {ir.FloatType: "f32", ir.DoubleType: "f64"}.get(type(self.element))
         element = element or f"i{self.element.width}"
-        pointers = f"v{self.count}p0" if name in ("gather", "scatter") else "p0"
-        name = f"llvm.masked.{name}.v{self.count}{element}.{pointers}"
+        pointers = f".v{self.count}p0" if name in ("gather", "scatter") else ".p0"
+        pointers = "" if name == "compressstore" else pointers
+        name = f"llvm.masked.{name}.v{self.count}{element}{pointers}"
         kind = ir.FunctionType(result, [value.type for value in arguments])
         return self.builder.call(
             cgutils.get_or_insert_function(self.builder.module, kind, name), arguments

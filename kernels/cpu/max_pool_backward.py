@@ -1,6 +1,7 @@
 """The gradient of max pooling: every input gathers what the windows over it owe to it.
 
-For images that `max_pool_scatter` does not serve: few of them, or with gaps in memory.  In row-major window order, so nothing is written twice and the bits do not depend on the number of
+For images that `max_pool_scatter` does not serve: few of them, or with gaps in memory.  In
+row-major window order, so nothing is written twice and the bits do not depend on the number of
 threads.  As in the forward pass a strip lies along the row or across the channels.  Along a row
 with stride s, inputs of different position modulo s are read through different taps: each phase
 is a strip of its own, and with stride 2 the two are stored interleaved.
@@ -169,12 +170,30 @@ def _with_unit_steps(image, axis):
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(image, axis, -1)), -1, axis)
 
 
+def _walked(dx, dy, winner, geometry, pieces):
+    """The walk of `max_pool_scatter`; None where images have gaps, or are too few to share."""
+    if dx.flags.c_contiguous:
+        if geometry.batch * geometry.channels < pieces:
+            return None
+        if dy.flags.c_contiguous and winner.flags.c_contiguous:
+            return max_pool_scatter.walk(geometry, True, False)
+        if all(a.strides[4] == a.itemsize or a.shape[4] == 1 for a in (dy, winner)):
+            return max_pool_scatter.walk(geometry, False, False)
+    elif geometry.batch >= pieces and dx.transpose(0, 2, 3, 4, 1).flags.c_contiguous:
+        if dy.strides[1] == dy.itemsize and winner.strides[1] == winner.itemsize:
+            return max_pool_scatter.walk(geometry, False, True)
+    return None
+
+
 def max_pool_backward(dx, dy, winner, bad, geometry, plan, workspace):
-    if bad == -1:
-        g, across = geometry, across_channels(dx, dy)
-        dy, winner = (_with_unit_steps(image, 1 if across else 4) for image in (dy, winner))
-        if max_pool_scatter.serves(dx, across, plan.threads):
-            max_pool_scatter.run(dx, dy, winner, geometry, across, plan.threads)
-            return
-        owed((dx.dtype, winner.dtype), plan.threads, dx, dy, winner,
-             g.window, g.stride, g.dilation, g.before, across, plan.threads)  # fmt: skip
+    if bad != -1:
+        return
+    g, variant = geometry, (dx.dtype, winner.dtype)
+    walked = _walked(dx, dy, winner, g, plan.threads)
+    if walked is not None:
+        walked.kernel(variant, plan.threads, dx, dy, winner, *walked.arguments, plan.threads)
+        return
+    across = across_channels(dx, dy)
+    dy, winner = (_with_unit_steps(image, 1 if across else 4) for image in (dy, winner))
+    owed(variant, plan.threads, dx, dy, winner,
+         g.window, g.stride, g.dilation, g.before, across, plan.threads)  # fmt: skip

@@ -1,10 +1,10 @@
 """Max pooling of images stored row by row, with horizontal strides of 1 and 2: most of them.
 
 A strip is 16 windows: side by side in a row, or 8 of each of two rows, or 4 of four, where rows are
-short.  It reads whole vectors wherever these lie between the first and the last element of x, and
-what does not belong to a window only never wins; the strips that hang over the left or right edge of
-the image are built a second time with masks for that.  The few strips at the very ends of x are left to
-`max_pool`.  Ties go to the first and NaN is kept, which is one comparison less per tap.
+short.  It reads whole vectors wherever these lie between the first and the last element of x:
+lanes beyond a row are computed and not stored.  The strips that hang over the left or right edge
+of the image are built a second time, with masks for the taps outside.  The few strips at the very
+ends of x are left to `max_pool`, and so are the rarer rules for ties and NaN.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def _strip(stride, rows, edged):
     """The strip of ``rows`` rows; with ``edged`` some lanes see taps outside the image."""
 
     @inlined
-    def strip(y, winner, x, places_of, jumps, count, start, worst, taps, jump, window, width, named):
+    def strip(y, winner, x, places_of, jumps, count, start, worst, taps, jump, window, width,
+              named):  # fmt: skip
         (to, name, at), (y_jump, winner_jump, x_jump) = places_of, jumps
         t0, t1, r0, r1 = taps
         S, gap = window[2], jump[2]
@@ -63,20 +64,29 @@ def _strip(stride, rows, edged):
 
 
 def _square(stride, rows, side):
-    """The strip of one frequent window, unrolled: ``side`` rows of as many taps, all inside."""
+    """The strip of one frequent window, unrolled: ``side`` rows of as many taps, all inside.
+
+    Row by row, and then the rows among each other: the same order, in shorter chains.
+    """
 
     @inlined
     def strip(y, winner, x, places_of, jumps, count, worst, jump, named):
         (to, name, at), (y_jump, winner_jump, x_jump) = places_of, jumps
-        best = worst
-        won = splat_like(winner.dtype.type(0), worst)
+        best, won = worst, splat_like(winner.dtype.type(0), worst)
         for r in range(side):
-            for s in range(side):
-                source = at + r * jump[1] + s * jump[2]
-                value = rows_load(x, source, stride, rows, x_jump, worst)
-                wins = beats(value, best, False, False)
-                best = choose(wins, value, best)
-                won = choose(wins, splat_like(winner.dtype.type(r * side + s), worst), won)
+            source = at + r * jump[1]
+            top = rows_load(x, source, stride, rows, x_jump, worst)
+            number = splat_like(winner.dtype.type(r * side), worst)
+            for s in range(1, side):
+                value = rows_load(x, source + s * jump[2], stride, rows, x_jump, worst)
+                wins = beats(value, top, False, False)
+                top = choose(wins, value, top)
+                number = choose(wins, splat_like(winner.dtype.type(r * side + s), worst), number)
+            if r == 0:
+                best, won = top, number
+            else:
+                wins = beats(top, best, False, False)
+                best, won = choose(wins, top, best), choose(wins, number, won)
         rows_store(y, to, rows, y_jump, count, best)
         if named:
             rows_store(winner, name, rows, winner_jump, count, won)
@@ -99,15 +109,15 @@ def _strips(stride, rows):
             count = min(lanes, Q - q)
             here = (to + q, name + q, at + q * stride)
             if q < inner[0] or q + count > inner[1]:
-                edged(y, winner, x, here, jumps, count, q * stride - before, worst, taps, jump, window,
-                      width, named)  # fmt: skip
+                edged(y, winner, x, here, jumps, count, q * stride - before, worst, taps, jump,
+                      window, width, named)  # fmt: skip
             elif window == (1, 3, 3) and all_taps:
                 three(y, winner, x, here, jumps, count, worst, jump, named)
             elif window == (1, 2, 2) and all_taps:
                 two(y, winner, x, here, jumps, count, worst, jump, named)
             else:
-                plain(y, winner, x, here, jumps, count, q * stride - before, worst, taps, jump, window,
-                      width, named)  # fmt: skip
+                plain(y, winner, x, here, jumps, count, q * stride - before, worst, taps, jump,
+                      window, width, named)  # fmt: skip
             if q + lanes >= Q:
                 break
             q = min(q + lanes, Q - lanes)
@@ -171,40 +181,42 @@ def largest_of_rows(y, winner, x, window, stride, dilation, before, named, last,
                 if begin < 0 or behind > last:
                     for row in range(rows):
                         here = (to + row * jumps[0], name + row * jumps[1], at + row * x_jump)
-                        _windows_one_by_one(y, winner, x, here, Q, stride[2], dilation[2], before[2],
-                                            taps, jump, window, W, named)  # fmt: skip
+                        _windows_one_by_one(y, winner, x, here, Q, stride[2], dilation[2],
+                                            before[2], taps, jump, window, W, named)  # fmt: skip
                 elif stride[2] == 1:
                     if rows == 1:
-                        _one_1(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window, W,
-                               inner_q, named)  # fmt: skip
+                        _one_1(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window,
+                               W, inner_q, named)  # fmt: skip
                     else:
-                        _two_1(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window, W,
-                               inner_q, named)  # fmt: skip
+                        _two_1(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window,
+                               W, inner_q, named)  # fmt: skip
                 elif rows == 1:
-                    _one_2(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window, W,
-                           inner_q, named)  # fmt: skip
+                    _one_2(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window,
+                           W, inner_q, named)  # fmt: skip
                 elif rows == 2:
-                    _two_2(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window, W,
-                           inner_q, named)  # fmt: skip
+                    _two_2(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window,
+                           W, inner_q, named)  # fmt: skip
                 else:
-                    _four_2(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window, W,
-                            inner_q, named)  # fmt: skip
+                    _four_2(y, winner, x, here, jumps, Q, before[2], worst, taps, jump, window,
+                            W, inner_q, named)  # fmt: skip
                 p += rows
             n, c, z, _ = next_row(n, c, z, 0, C, Z, 1)
 
 
-def serves(y, winner, x, geometry, ties, nan, pieces):
-    """Rows of neighbours, the usual rules, and enough images to share."""
-    images = x.shape[0] * x.shape[1] * y.shape[2]
-    rows = all(a.strides[4] == a.itemsize for a in (y, winner, x) if a.shape[4] > 1)
-    return (
-        rows and geometry.stride[2] <= 2 and ties == "first" and nan == "propagate"
-        and min(x.strides) >= 0 and images >= pieces
-    )  # fmt: skip
+def serves(y, winner, x, geometry, pieces):
+    """Rows of neighbours, and enough images to share."""
+    if geometry.stride[2] > 2 or geometry.batch * geometry.channels * geometry.out[0] < pieces:
+        return False
+    if x.flags.c_contiguous and y.flags.c_contiguous and winner.flags.c_contiguous:
+        return True
+    rows = all(a.strides[4] == a.itemsize for a in (y, winner, x))
+    return rows and min(x.strides) >= 0
 
 
 def run(y, winner, x, geometry, named, pieces):
     g = geometry
-    last = sum((n - 1) * hop for n, hop in zip(x.shape, x.strides)) // x.itemsize
+    last = x.size - 1
+    if not x.flags.c_contiguous:
+        last = sum((n - 1) * hop for n, hop in zip(x.shape, x.strides)) // x.itemsize
     largest_of_rows((y.dtype, winner.dtype), pieces, y, winner, x, g.window, g.stride, g.dilation,
                     g.before, named, last, pieces)  # fmt: skip

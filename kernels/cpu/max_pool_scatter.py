@@ -8,6 +8,7 @@ where it lies is a look into a small table: two cycles a window, whatever the wi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,9 +24,10 @@ _WIDTH = 16  # lanes
 #: one run, if the plane is small enough to stay in L1 (its inputs are counted).
 FEW_WINDOWS, SMALL_PLANE = 8, 4096
 
-#: dx, dy, winner, the places of the taps, extent of a window, stride, before, pieces
-_SIGNATURE = lambda F, I: (out(F, 5), array(F, 5), array(I, 5), array(int64, 1),  # noqa: E731
-                           triple, triple, triple, int64)  # fmt: skip
+
+def _signature(F, I):
+    """dx, dy, winner, the places of the taps, extent of a window, stride, before, pieces"""
+    return out(F, 5), array(F, 5), array(I, 5), array(int64, 1), triple, triple, triple, int64
 
 
 @inlined
@@ -45,12 +47,12 @@ def _hand_back(dx, corner, places, winner, name, dy, at):
     store(dx, place, load(dx, place) + load(dy, at))
 
 
-@kernel(lambda F, I: (out(F, 2), array(F, 2), array(I, 2), array(int64, 1), array(int64, 1), int64),
-        variants=WITH_WINNER)  # fmt: skip
+@kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), array(int64, 1), array(int64, 1),
+                      int64), variants=WITH_WINNER)  # fmt: skip
 def by_planes(dx, dy, winner, corners, places, pieces):
-    """dx of small planes; a plane is a row of each array, ``corners`` says where its windows lie."""
-    planes, size = dx.shape
-    windows = corners.size
+    """dx of small planes, from contiguous arrays; ``corners`` says where a plane's windows lie."""
+    N, C, D, H, W = dx.shape
+    planes, size, windows = N * C, D * H * W, corners.size
     for piece in prange(pieces):
         for plane in range(planes * piece // pieces, planes * (piece + 1) // pieces):
             _clear(dx, plane * size, 0, size, size)
@@ -60,7 +62,7 @@ def by_planes(dx, dy, winner, corners, places, pieces):
                 _hand_back(dx, corner, places, winner, at + i, dy, at + i)
 
 
-@kernel(_SIGNATURE, variants=WITH_WINNER)
+@kernel(_signature, variants=WITH_WINNER)
 def by_rows(dx, dy, winner, places, extent, stride, before, pieces):
     """dx; a plane is one run of memory, and the windows of a row are next to each other."""
     N, C, D, H, W = dx.shape
@@ -89,7 +91,7 @@ def by_rows(dx, dy, winner, places, extent, stride, before, pieces):
             n, c, _, _ = next_row(n, c, 0, 0, C, 1, 1)
 
 
-@kernel(_SIGNATURE, variants=WITH_WINNER)
+@kernel(_signature, variants=WITH_WINNER)
 def by_pixels(dx, dy, winner, places, extent, stride, before, pieces):
     """dx; channels lie next to each other in every array, and an image of dx is one run."""
     N, C, D, H, W = dx.shape
@@ -115,7 +117,6 @@ def by_pixels(dx, dy, winner, places, extent, stride, before, pieces):
             _clear(dx, start, cleared, size, size)
 
 
-@lru_cache(maxsize=256)
 def _grid(counts, steps, start=0):
     """start + the places of a grid's cells in row-major order, ``steps`` apart on each axis."""
     axes = (np.arange(count) * hop for count, hop in zip(counts, steps))
@@ -123,28 +124,25 @@ def _grid(counts, steps, start=0):
     return (start + z + p + q).reshape(-1).astype(np.int64)
 
 
-def serves(dx, across, pieces):
-    """Is every image one run of memory, and are there enough of them to share?"""
-    images = dx.shape[0] if across else dx.shape[0] * dx.shape[1]
-    whole = (dx.transpose(0, 2, 3, 4, 1) if across else dx).flags.c_contiguous
-    return whole and images >= pieces
+@dataclass(frozen=True)
+class Walk:
+    """Which kernel walks the windows, and its arguments beside the arrays and their pieces."""
+
+    kernel: object
+    arguments: tuple
 
 
-def run(dx, dy, winner, geometry, across, pieces):
-    """dx, where `serves` says so; dy and winner have unit steps along the strips."""
-    g, variant = geometry, (dx.dtype, winner.dtype)
-    N, C, D, H, W = dx.shape
-    pixel = C if across else 1
+@lru_cache(maxsize=256)
+def walk(geometry, contiguous, across) -> Walk:
+    """How the windows of a geometry are walked; ``contiguous``: all arrays are."""
+    g = geometry
+    D, H, W = g.size
+    pixel = g.channels if across else 1
     steps = (H * W * pixel, W * pixel, pixel)
     places = _grid(g.window, tuple(d * hop for d, hop in zip(g.dilation, steps)))
-    narrow = g.out[2] < FEW_WINDOWS and D * H * W <= SMALL_PLANE
-    if narrow and all(a.flags.c_contiguous for a in (dx, dy, winner)):
+    if contiguous and g.out[2] < FEW_WINDOWS and D * H * W <= SMALL_PLANE and not across:
         start = -sum(b * hop for b, hop in zip(g.before, steps))
         corners = _grid(g.out, tuple(s * hop for s, hop in zip(g.stride, steps)), start)
-        flat = (a.reshape(N * C, -1) for a in (dx, dy, winner))
-        by_planes(variant, pieces, *flat, corners, places, pieces)
-        return
+        return Walk(by_planes, (corners, places))
     extent = tuple((taps - 1) * gap + 1 for taps, gap in zip(g.window, g.dilation))
-    (by_pixels if across else by_rows)(
-        variant, pieces, dx, dy, winner, places, extent, g.stride, g.before, pieces
-    )  # fmt: skip
+    return Walk(by_pixels if across else by_rows, (places, extent, g.stride, g.before))

@@ -121,3 +121,33 @@ def both(typing, a, b):
 def plus(typing, a, b):
     """a + b of vectors of integers, lane by lane."""
     return a(a, b), lambda context, builder, signature, arguments: builder.add(*arguments)
+
+
+@intrinsic
+def in_range(typing, a, first, end):
+    """Which lanes of a vector of integers lie in first..end-1."""
+
+    def generate(context, builder, signature, arguments):
+        a, first, end = arguments
+        emit = _Emit(context, builder, signature.args[0])
+        return builder.icmp_unsigned(
+            "<", builder.sub(a, emit.splat(first)), emit.splat(builder.sub(end, first))
+        )
+
+    return Lanes(types.boolean, a.count)(a, a.dtype, a.dtype), generate
+
+
+@intrinsic
+def packed_store(typing, array, offset, value, where):
+    """Writes the lanes where a comparison held one behind the other; returns how many."""
+
+    def generate(context, builder, signature, arguments):
+        array, offset, value, where = arguments
+        kind = signature.args[2]
+        emit = _Emit(context, builder, kind)
+        pointer = _pointer(context, builder, signature.args[0], array, offset)
+        emit.call("compressstore", ir.VoidType(), [value, pointer, where])
+        count = builder.ctpop(builder.bitcast(where, ir.IntType(kind.count)))
+        return builder.zext(count, _I64) if kind.count < 64 else count
+
+    return types.int64(array, types.int64, value, where), generate

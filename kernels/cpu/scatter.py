@@ -7,8 +7,9 @@ import numpy as np
 from numba.cpython.unsafe.numbers import trailing_zeros
 
 from .jit import array, inlined, int64, kernel, out, prange
-from .lanes import add, lanes_load, lanes_store, splat, within
+from .lanes import add, choose, lanes_load, lanes_store, splat, splat_like, within
 from .memory import load, step, store
+from .row_lanes import in_range, packed_store, plus
 
 _INTEGERS = ("int64", "int32", "uint8")
 _MODES = ("raise", "wrap", "clip")
@@ -39,7 +40,25 @@ def bring_inside(rows, found, index, size, mode):
         found[piece] = bad
 
 
+@kernel(lambda I: (out(int64, 1), array(I, 1), int64), variants=("int64",))
+def all_inside(found, index, size):
+    """found[piece] = 1 if all indices of that piece lie in -size..size-1, else 0."""
+    pieces = found.size
+    for piece in prange(pieces):
+        outside = False
+        for i in range(index.size * piece // pieces, index.size * (piece + 1) // pieces):
+            row = load(index, i * step(index, 0))
+            outside |= row < -size or row >= size
+        found[piece] = not outside
+
+
 def check_index(rows, index, size, mode, plan, workspace):
+    if rows is index:
+        found = np.empty(plan.threads, np.int64)
+        all_inside(index.dtype, plan.threads, found, index, size)
+        if found.all():
+            return -1
+        rows = np.empty(index.shape, np.int64)
     found = np.empty(plan.threads, np.int64)
     bring_inside(index.dtype, plan.threads, rows, found, index, size, _MODES.index(mode))
     bad = found[found >= 0]
@@ -49,13 +68,30 @@ def check_index(rows, index, size, mode, plan, workspace):
 # ---- the additions ------------------------------------------------------------------------
 #
 # No two threads may own the same element of out, and each element adds up in the order of i.
-# Three ways to share: a thread owns some of the outer slices; or some of the rows, and picks their
+# Four ways to share: a thread owns some of the outer slices; or some of the rows, and picks their
 # entries out of the index, so that each row of src is read once; or, where there are few rows or
-# very long ones, some of the columns.  (1M rows of 64 into 50k, two threads: 22 ms by rows, 32 by
-# columns, which reads src in pieces of 128 bytes.)
+# very long ones, some of the columns; or, where rows are single elements and so few that looking
+# at their entries twice costs more than adding them, one thread owns all.  (1M rows of 64 into
+# 50k, two threads: 22 ms by rows, 32 by columns, which reads src in pieces of 128 bytes.)
 
 OUTER, COLUMNS, ROWS = range(3)
 _WIDTH = 16  # lanes
+_BLOCK = 2048  # entries from which a thread picks its own before it adds them
+FEW_BYTES = 256 * 1024  # rows of single elements that one thread adds up
+
+
+@inlined
+def _row(rows, i, size):
+    """The row that entry i names."""
+    row = load(rows, i * step(rows, 0))
+    return row + size if row < 0 else row
+
+
+@inlined
+def _from_end(named, size):
+    """Vectors of rows, the negative ones counted from the end."""
+    negative = in_range(named, np.int64(-size), np.int64(0))
+    return choose(negative, plus(named, splat_like(np.int64(size), named)), named)
 
 
 @inlined
@@ -79,25 +115,53 @@ def _add_run(out, to, src, at, count):
 def _add_owned_rows(out, rows, src, a, first, end):
     """The entries of the index that name a row in first..end-1, found sixteen at a time."""
     to, at = a * step(out, 0), a * step(src, 0)
-    out_r, src_i, B = step(out, 1), step(src, 1), out.shape[2]
-    nothing = splat(np.int64(-1), _WIDTH)
+    R, B = out.shape[1], out.shape[2]
+    nothing = splat(np.int64(-R - 1), _WIDTH)
     for i in range(0, rows.size, _WIDTH):
         named = lanes_load(rows, i * step(rows, 0), step(rows, 0), 0, rows.size - i, nothing)
-        left = within(named, np.int64(first), np.int64(end))
+        left = within(_from_end(named, R), np.int64(first), np.int64(end))
         while left:
             entry = i + trailing_zeros(left)
             left &= left - 1
-            row = load(rows, entry * step(rows, 0))
-            if B == 1:
-                here = to + row * out_r
-                store(out, here, load(out, here) + load(src, at + entry * src_i))
-            else:
-                _add_run(out, to + row * out_r, src, at + entry * src_i, B)
+            row = _row(rows, entry, R)
+            _add_run(out, to + row * step(out, 1), src, at + entry * step(src, 1), B)
 
 
-@kernel(lambda F: (out(F, 3), array(int64, 1), array(F, 3), int64, int64))
-def add_rows(out, rows, src, way, pieces):
-    """out[a, rows[i], b] += src[a, i, b] in the order of i; each piece owns a part of out."""
+@inlined
+def _add_owned_elements(out, rows, src, a, first, end, my_rows, my_values, mine):
+    """The same where a row is one element: a block's entries are packed first, then added."""
+    to, at = a * step(out, 0), a * step(src, 0)
+    R = out.shape[1]
+    zeros, nothing = splat(out.dtype.type(0), _WIDTH), splat(np.int64(-R - 1), _WIDTH)
+    for block in range(0, rows.size, _BLOCK):
+        stop, kept = min(rows.size, block + _BLOCK), mine
+        for i in range(block, stop, _WIDTH):
+            named = _from_end(lanes_load(rows, i, 1, 0, stop - i, nothing), R)
+            value = lanes_load(src, at + i, 1, 0, stop - i, zeros)
+            owned = in_range(named, np.int64(first), np.int64(end))
+            packed_store(my_rows, kept, named, owned)
+            kept += packed_store(my_values, kept, value, owned)
+        for k in range(mine, kept):
+            here = to + load(my_rows, k) * step(out, 1)
+            store(out, here, load(out, here) + load(my_values, k))
+
+
+@inlined
+def _add_elements(out, to, out_r, rows, size, src, at):
+    """All entries, where a row is one element."""
+    for i in range(rows.size):
+        row = load(rows, i)
+        here = to + (row + ((row >> 63) & size)) * out_r  # without a branch: negative ones too
+        store(out, here, load(out, here) + load(src, at + i))
+
+
+@kernel(lambda F: (out(F, 3), array(int64, 1), array(F, 3), out(int64, 1), out(F, 1), int64, int64))
+def add_rows(out, rows, src, my_rows, my_values, way, pieces):
+    """out[a, rows[i], b] += src[a, i, b] in the order of i; each piece owns a part of out.
+
+    my_rows and my_values are scratch of a block for each piece.  With rows of single elements
+    the index and src are contiguous.
+    """
     A, R, B = out.shape
     for piece in prange(pieces):
         a0, a1, b0, b1 = 0, A, 0, B
@@ -108,25 +172,46 @@ def add_rows(out, rows, src, way, pieces):
             b0 = vectors * piece // pieces * _WIDTH
             b1 = min(B, vectors * (piece + 1) // pieces * _WIDTH)
         for a in range(a0, a1):
+            first, end = R * piece // pieces, R * (piece + 1) // pieces
+            if way == ROWS and B == 1:
+                _add_owned_elements(out, rows, src, a, first, end, my_rows, my_values,
+                                    piece * _BLOCK)  # fmt: skip
+                continue
             if way == ROWS:
-                _add_owned_rows(out, rows, src, a, R * piece // pieces, R * (piece + 1) // pieces)
+                _add_owned_rows(out, rows, src, a, first, end)
                 continue
             to, at = a * step(out, 0) + b0 * step(out, 2), a * step(src, 0) + b0 * step(src, 2)
+            if B == 1:
+                if step(out, 1) == 1:
+                    _add_elements(out, to, 1, rows, R, src, at)
+                else:
+                    _add_elements(out, to, step(out, 1), rows, R, src, at)
+                continue
             for i in range(rows.size):
-                row = load(rows, i * step(rows, 0))
+                row = _row(rows, i, R)
                 _add_run(out, to + row * step(out, 1), src, at + i * step(src, 1), b1 - b0)
 
 
-def _way(geometry, threads):
-    if threads == 1 or geometry.outer >= 4 * threads:
+def _way(geometry, threads, itemsize):
+    g = geometry
+    if threads == 1 or g.outer >= 4 * threads:
         return OUTER
-    few_rows = geometry.rows < 8 * threads and geometry.inner >= _WIDTH * threads
-    if few_rows or geometry.inner >= 1024:
+    if g.inner == 1 and g.outer * g.rows * itemsize <= FEW_BYTES:
+        return OUTER
+    few_rows = g.rows < 8 * threads and g.inner >= _WIDTH * threads
+    if few_rows or g.inner >= 1024:
         return COLUMNS
     return ROWS
 
 
 def scatter_add(out, rows, src, bad, geometry, plan, workspace):
     if bad == -1:
-        way = _way(geometry, plan.threads)
-        add_rows(out.dtype, plan.threads, out, rows, src, way, plan.threads)
+        threads = plan.threads
+        way = _way(geometry, threads, out.itemsize)
+        if way == OUTER:  # no more pieces than slices: a single one needs no second thread
+            threads = min(threads, max(1, geometry.outer))
+        if geometry.inner == 1:
+            rows, src = np.ascontiguousarray(rows), np.ascontiguousarray(src)
+        room = _BLOCK * threads if way == ROWS and geometry.inner == 1 else 0
+        my_rows, my_values = np.empty(room, np.int64), np.empty(room, out.dtype)
+        add_rows(out.dtype, threads, out, rows, src, my_rows, my_values, way, threads)

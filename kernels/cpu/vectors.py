@@ -134,38 +134,6 @@ def copy_row(typing, target, to, source, start, count):
 
 
 @intrinsic
-def copy_even(typing, target, to, source, start, count):
-    """target[to + i] = source[start + 2*i], i < count: two loads and a shuffle a vector."""
-
-    def generate(context, builder, signature, arguments):
-        target, to, source, start, count = arguments
-        e = Emitter(builder, signature.args[0].dtype)
-        write = pointer(context, builder, signature.args[0], target, to)
-        read = pointer(context, builder, signature.args[2], source, start)
-        even = [2 * i for i in range(e.lanes)]
-
-        def pair(i, left):  # no element behind the last even one is read
-            first = builder.mul(i, const(2))
-            reach = builder.sub(builder.mul(left, const(2)), const(1))
-            halves = [e.masked_load(e.at(read, builder.add(first, const(at))),
-                                    e.first_lanes(builder.sub(reach, const(at))))
-                      for at in (0, e.lanes)]  # fmt: skip
-            return e.shuffle(*halves, even)
-
-        def full(i):
-            builder.store(pair(i, const(e.lanes)), e.at(write, i), align=e.size)
-
-        def tail(i, mask):
-            e.masked_store(pair(i, builder.sub(count, i)), e.at(write, i), mask)
-
-        e.rows(count, full, tail)
-        return context.get_dummy_value()
-
-    index = types.intp
-    return types.void(target, index, source, index, index), generate
-
-
-@intrinsic
 def spread_even(typing, target, to, source, start, count):
     """target[to + 2*i] = source[start + i], i < count; the elements between are not written."""
 

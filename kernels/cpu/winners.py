@@ -239,10 +239,12 @@ def _first(found):
 
 def check_winner(winner, geometry, plan, workspace):
     found = np.empty(plan.threads, np.int64)
-    across = across_channels(winner)
-    dense = (winner.transpose(0, 2, 3, 4, 1) if across else winner).flags.c_contiguous
+    dense, across = winner.flags.c_contiguous, False
+    if not dense:
+        across = across_channels(winner)
+        dense = across and winner.transpose(0, 2, 3, 4, 1).flags.c_contiguous
     any_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry), across, dense)
-    if not found.any():
+    if not any(found.tolist()):
         return -1
     first_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry))
     return _first(found)

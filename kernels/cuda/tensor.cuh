@@ -30,6 +30,14 @@ __device__ __forceinline__ void mma_16(const b16*, float (&d)[4], const unsigned
 }
 #endif
 
+#if GR_PRODUCT == SPLIT
+constexpr float LOW_SCALE = 2048;  // low parts of tiny numbers would lose their bits as denormals
+__device__ __forceinline__ void split_tf32(unsigned v, unsigned& high, unsigned& low) {
+  high = to_tf32(__uint_as_float(v));
+  low = to_tf32((__uint_as_float(v) - __uint_as_float(high)) * LOW_SCALE);
+}
+#endif
+
 // sum += a * b, the fragments as they came from shared memory.
 __device__ __forceinline__ void multiply_fragments(float (&sum)[4], const unsigned (&a)[4],
                                                    const unsigned (&b)[2]) {
@@ -40,20 +48,14 @@ __device__ __forceinline__ void multiply_fragments(float (&sum)[4], const unsign
 #else
   unsigned a_high[4], a_low[4], b_high[2], b_low[2];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    a_high[i] = to_tf32(__uint_as_float(a[i]));
-    a_low[i] = to_tf32(__uint_as_float(a[i]) - __uint_as_float(a_high[i]));
-  }
+  for (int i = 0; i < 4; ++i) split_tf32(a[i], a_high[i], a_low[i]);
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    b_high[i] = to_tf32(__uint_as_float(b[i]));
-    b_low[i] = to_tf32(__uint_as_float(b[i]) - __uint_as_float(b_high[i]));
-  }
-  float part[4] = {};
-  mma_tf32(part, a_low, b_high);  // the small terms first
-  mma_tf32(part, a_high, b_low);
-  mma_tf32(part, a_high, b_high);
+  for (int i = 0; i < 2; ++i) split_tf32(b[i], b_high[i], b_low[i]);
+  float large[4] = {}, small[4] = {};
+  mma_tf32(small, a_low, b_high);
+  mma_tf32(small, a_high, b_low);
+  mma_tf32(large, a_high, b_high);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) sum[i] += part[i];
+  for (int i = 0; i < 4; ++i) sum[i] += multiply_add(small[i], 1 / LOW_SCALE, large[i]);
 #endif
 }

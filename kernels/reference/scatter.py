@@ -4,13 +4,15 @@ import numpy as np
 
 
 def check_index(rows, index, size, mode, plan, workspace):
+    given = index
     if index.dtype != np.uint64:  # the one dtype whose values may not fit int64
         index = index.astype(np.int64)
     if mode == "raise":
         bad = (index < -size) | (index >= size)
         if bad.any():
             return int(np.argmax(bad))
-        rows[...] = np.where(index < 0, index.astype(np.int64) + size, index)
+        if rows is not given:
+            rows[...] = np.where(index < 0, index.astype(np.int64) + size, index)
     elif mode == "wrap":
         rows[...] = index % index.dtype.type(size)
     else:

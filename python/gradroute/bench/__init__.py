@@ -7,5 +7,7 @@
     ceilings.py   the most that this machine can do, measured
     machine.py    what ran where
     scaling.py    time against batch, channels, image size and threads; memory against image size
+    causes.py     why a row is probably lost, by rule
+    itself.py     gradroute alone: errors of each algorithm, first calls, small calls
     lines.py, tables.py, pictures.py, report.py    what a person reads
 """

@@ -44,9 +44,9 @@ RULES = (
      lambda row: _conv(row) and row.sizes["C"] // row.sizes["groups"] <= 64),
     ("narrow product", "one side of a matrix of up to 64: packing it is much of the time",
      lambda row: row.family == "matmul" and min(row.sizes[f] for f in "ILJ") <= 64),
-    ("large product", "a matrix product: the other side's is a BLAS tuned by hand for the processor",
+    ("large product", "a matrix product: the other side's BLAS is tuned by hand for the processor",
      lambda row: row.family in ("matmul", "linear")),
-    ("memory", "fewer than 4 operations a byte: what is read or written once more than needed shows",
+    ("memory", "fewer than 4 operations a byte: what is read or written once too often shows",
      lambda row: row.flops < 4 * row.bytes),
 )  # fmt: skip
 

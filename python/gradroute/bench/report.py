@@ -23,7 +23,7 @@ _KINDS = (
 )
 
 
-def _table(head: list[str], lines: list[list[str]]) -> list[str]:
+def table(head: list[str], lines: list[list[str]]) -> list[str]:
     """Markdown; every column but the first is right-aligned."""
     align = ["---"] + ["---:"] * (len(head) - 1)
     return ["| " + " | ".join(cell) + " |" for cell in (head, align, *lines)] + [""]
@@ -78,7 +78,7 @@ def _causes(found: dict[str, list[float]]) -> list[str]:
     return [
         "The causes are probable ones, told by rule from the sizes and times of a row "
         "(`gradroute/bench/causes.py`):", "",
-        *_table(["cause", "meaning", "cases lost", "mean", "worst"], lines),
+        *table(["cause", "meaning", "cases lost", "mean", "worst"], lines),
     ]  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def _by_kind(rows: list[Row]) -> list[str]:
     if not lines:
         return []
     head = ["kind of convolution", "cases", "over default", "over best", "worst over best"]
-    return ["By kind of convolution (geometric means):", "", *_table(head, lines)]
+    return ["By kind of convolution (geometric means):", "", *table(head, lines)]
 
 
 # ---- the other sections -------------------------------------------------------------------
@@ -106,7 +106,7 @@ def _by_kind(rows: list[Row]) -> list[str]:
 
 def _machine(record: dict) -> list[str]:
     machine = record.get("machine", {})
-    return ["## Machine and versions", "", *_table(["", ""], [[k, v] for k, v in machine.items()])]
+    return ["## Machine and versions", "", *table(["", ""], [[k, v] for k, v in machine.items()])]
 
 
 def _ceilings(record: dict) -> list[str]:
@@ -129,7 +129,7 @@ def _ceilings(record: dict) -> list[str]:
         "The share of a row is the time that these two allow, divided by the time taken. It passes "
         "100% where the arrays stay in a cache, and where a method needs fewer multiplications or "
         "uses other units than the vector ones.", "",
-        *_table(["operation", "gradroute, mean share", "lowest", "highest",
+        *table(["operation", "gradroute, mean share", "lowest", "highest",
                  "PyTorch's best, mean share"], lines),
     ]  # fmt: skip
 
@@ -144,7 +144,7 @@ def _summary(rows: list[Row]) -> list[str]:
             title, str(len(part)), f"{ratio(best.mean)} ({ratio(best.worst)})",
             *(f"{ratio(s.mean)} ({ratio(s.worst)})" if s.cases else "-" for s in found),
         ])  # fmt: skip
-    return _table(["operation", "cases", "PyTorch's best", *sides], lines)
+    return table(["operation", "cases", "PyTorch's best", *sides], lines)
 
 
 def _details(rows: list[Row]) -> list[str]:
@@ -154,7 +154,7 @@ def _details(rows: list[Row]) -> list[str]:
         if part:
             sides = names(part)
             head = ["case", "gradroute, ms", "GFLOP/s", *(f"{side}, ms" for side in sides[1:])]
-            text += [f"### {op}", "", *_table(head, [cells(row, sides) for row in part])]
+            text += [f"### {op}", "", *table(head, [cells(row, sides) for row in part])]
     remarks = notes(rows)
     if remarks:
         text += ["Remarks on single columns:", "", *(f"- {remark}" for remark in remarks), ""]
@@ -192,12 +192,12 @@ def _scaling(found: dict, picture: str) -> list[str]:
         "## How the cost grows", "",
         f"Time against one size, the others fixed at {base}; the fitted power of that size, "
         "beside the power with which the direct sum grows (fastest call of each size):", "",
-        *_table(["varied: operation", "fitted power", "direct sum"], exponents),
+        *table(["varied: operation", "fitted power", "direct sum"], exponents),
         "Milliseconds with 1 / 2 threads:", "",
-        *_table(["operation", "gradroute", "pytorch"], threads),
+        *table(["operation", "gradroute", "pytorch"], threads),
         "MB by which one forward convolution (32 to 32 channels, 3x3, one image, one thread) raises "
         "a fresh process's peak memory, its result included:", "",
-        *_table(["image", "result alone", *sides], memory),
+        *table(["image", "result alone", *sides], memory),
         f"![time and memory against size]({picture})", "",
     ]  # fmt: skip
 

@@ -25,6 +25,9 @@ def bench(
     resume: bool = typer.Option(False, "--continue", help="Leave out the cases in --json."),
     pictures: Path = typer.Option(None, help="Folder for speedup.png and roofline.png."),
     report: Path = typer.Option(None, help="Write a Markdown report, its pictures beside it."),
+    itself: Path = typer.Option(
+        None, help="Only write errors, first calls and small calls of gradroute, as Markdown."
+    ),
 ) -> None:
     """Measure gradroute beside PyTorch, JAX, ONNX Runtime, MyGrad and plain NumPy.
 
@@ -41,6 +44,9 @@ def bench(
     _refuse(backend=(backend, ("numba", "reference", "cuda")),
             dtype=(dtype, ("float32", "float64")),
             layout=(layout, ("channels_first", "channels_last")))  # fmt: skip
+    if itself is not None:
+        _write_itself(console, itself, _checked_threads(threads))
+        return
     held = record.load(json) if json else {"rows": []}
     if run:
         threads = _checked_threads(threads)
@@ -130,6 +136,18 @@ def _measure(console, cases, ours, peers, seconds, dtype, scaling):
             yield found
 
 
+def _write_itself(console, path, threads) -> None:
+    from gradroute.bench import itself
+
+    with console.status("") as status:
+        itself.write(path, threads, _command(), status.update)
+    console.print(f"wrote {path}", markup=False, highlight=False)
+
+
+def _command() -> str:
+    return shlex.join(["gradroute", *sys.argv[1:]])
+
+
 # ---- writing ------------------------------------------------------------------------------
 
 
@@ -154,6 +172,6 @@ def _write(console, held, folder, report) -> None:
     if report is not None:
         from gradroute.bench.report import write
 
-        files += write(held, report, shlex.join(["gradroute", *sys.argv[1:]]))
+        files += write(held, report, _command())
     for file in files:
         console.print(f"wrote {file}", markup=False, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -15,13 +16,16 @@ from .checks import check_shape, out_tuple, wanted_results
 
 # ---- what every product comes down to -----------------------------------------------------
 
+#: made once for each size: a frozen dataclass takes as long as a small product
+_geometry = functools.lru_cache(maxsize=4096)(MatmulGeometry)
+
 
 def _add_product(steps, call, y, a, b, bias=None):
     """y (B, I, J) = sum over e of a (B, E, I, L) @ b (B, E, L, J) + bias (J,)."""
     if not y.size:  # though a may have any number of rows
         return
     batch, summed, rows, inner = a.shape
-    geometry = MatmulGeometry(batch, summed, rows, b.shape[-1], inner)
+    geometry = _geometry(batch, summed, rows, b.shape[-1], inner)
     steps.add(
         call.backend.matmul.matmul, y, a, b, bias, geometry, *call.scratch("matmul", geometry)
     )
@@ -29,6 +33,8 @@ def _add_product(steps, call, y, a, b, bias=None):
 
 def _batched(call, array, batch, kept, summed):
     """(batch..., I, L) broadcast and grouped as (B, E, I, L): the axes kept, the axes summed."""
+    if not batch:
+        return array[None, None]
     lead = len(batch)
     library_shape = (*batch, *array.shape[-2:])
     missing = lead - (array.ndim - 2)
@@ -48,6 +54,8 @@ def _broadcast(call, array, shape):
 
 def _batch_shape(a_shape, b_shape):
     """The batch axes of a product, by NumPy's broadcasting rule."""
+    if a_shape[:-2] == b_shape[:-2]:
+        return a_shape[:-2]
     try:
         return np.broadcast_shapes(a_shape[:-2], b_shape[:-2])
     except ValueError:
@@ -58,7 +66,7 @@ def _batch_shape(a_shape, b_shape):
 
 def _as_matrices(a, b):
     """a and b with at least two axes, as np.matmul sees 1-D operands; their shapes checked."""
-    for name, operand in (("a", a), ("b", b)):
+    for name, operand in (("a", a), ("b", b)) if not (a.ndim and b.ndim) else ():
         if operand.ndim == 0:
             raise ArgumentValueError(f"{name} must have at least one axis, got a 0-d array")
     a2 = a[None, :] if a.ndim == 1 else a

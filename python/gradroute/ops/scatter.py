@@ -64,7 +64,7 @@ def scatter_add(out, index, src, *, axis=0, mode="raise"):
         math.prod(out.shape[:axis]), size, math.prod(out.shape[axis + 1 :]), count
     )
     values = _source(call, src, out, geometry)
-    rows, bad = _rows(call, index, size, mode)
+    rows, bad = _rows(call, index, size, mode, out)
     target = _target(call, out, geometry)
     call.backend.scatter.scatter_add(
         target, rows, values, bad, geometry, *call.scratch("scatter_add", geometry)
@@ -99,10 +99,17 @@ def _source(call, src, out, geometry):
     return values.reshape(geometry.outer, geometry.count, geometry.inner)
 
 
-def _rows(call, index, size, mode):
-    """The index brought into 0..size-1, and the flag of its value check."""
+def _rows(call, index, size, mode, out):
+    """The index brought into 0..size-1, and the flag of its value check.
+
+    The CPU's kernels read an int64 index as it is: eight bytes an entry that need not be written.
+    """
     flat = carried(call, index.reshape(-1))
-    rows = call.empty(flat.shape, "int64")
+    as_is = call.device_library is np and mode == "raise" and flat.dtype == np.int64
+    if as_is and not np.may_share_memory(flat, out):
+        rows = flat
+    else:
+        rows = call.empty(flat.shape, "int64")
     bad = call.backend.scatter.check_index(
         rows, flat, size, mode, *call.scratch("check_index", flat.shape[0])
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import ArgumentTypeError, ArgumentValueError
 from ..geometry import pool_geometry
+from ..options import GeometryOf
 from .call import Call
 from .checks import (
     canonical,
@@ -38,16 +39,35 @@ def pooled_shape(geometry, axes, layout):
     return from_first((*geometry.y_shape[:2], *geometry.out[3 - axes :]), layout)
 
 
+_PLAIN_SHAPES = {(int,) * rank for rank in (3, 4, 5)}
+
+
+@GeometryOf
+def _shapes(x_shape, *, window, stride, padding, dilation, ceil_mode, layout):
+    shape = given_shape(x_shape, layout)
+    geometry = window_geometry(shape, window, stride, padding, dilation, ceil_mode)
+    return geometry, from_first(shape, layout), pooled_shape(geometry, len(shape) - 2, layout)
+
+
+def backward_shapes(x_shape, window, stride, padding, dilation, ceil_mode, layout):
+    """The geometry, the image's shape and the windows' in the caller's layout: looked up."""
+    if type(x_shape) is not tuple or tuple(map(type, x_shape)) not in _PLAIN_SHAPES:
+        x_shape = from_first(given_shape(x_shape, layout), layout)
+    return _shapes(
+        x_shape, window=window, stride=stride, padding=padding, dilation=dilation,
+        ceil_mode=ceil_mode, layout=layout,
+    )  # fmt: skip
+
+
 def between_windows(operation, result_is_image):
     """The shared body of the functions that move values between an image and its winners."""
 
     def run(values, name, winner, x_shape, window, stride, padding, dilation, ceil_mode, layout,
             out):  # fmt: skip
         call = Call({name: values}, winner=winner)
-        shape = given_shape(x_shape, layout)
-        geometry = window_geometry(shape, window, stride, padding, dilation, ceil_mode)
-        pooled = pooled_shape(geometry, len(shape) - 2, layout)
-        whole = from_first(shape, layout)
+        geometry, whole, pooled = backward_shapes(
+            x_shape, window, stride, padding, dilation, ceil_mode, layout
+        )
         if result_is_image:
             check_shape(values, name, pooled, "that of max_pool's result for this x_shape")
         else:

@@ -1,0 +1,310 @@
+"""The matrix product on the register tile: which parts of it are packed, and which lie right.
+
+A task is a block of rows and columns of one product.  Block by block of the sum it packs b into
+strips one tile wide (Goto & van de Geijn, "Anatomy of high-performance matrix multiplication",
+2008), then multiplies panel after panel of a with every strip.  Packing is left out where memory
+is as the tile wants it, or nearly:
+
+- a is read as it lies where its rows or its columns are contiguous, as the tile takes strides;
+  but not rows that share cache sets, nor columns far apart that several strips would read.
+- b is read as it lies where its rows are contiguous, and it stays in L1 or few panels read it.
+
+Few rows and columns with a long sum are cut along the sum, into parts that sizes alone decide:
+each has sums of its own, which are added in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from numba import types
+
+from .jit import array, helper, int64, kernel, out, prange
+from .memory import load, step, store
+from .microkernel import COLUMNS, ROWS
+from .strided_tile import address, strided_tile
+from .transposition import transpose
+from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row
+
+#: Steps of the sum per tile: ROWS times them is 14 KiB of a in float32, and b's strip 32 KiB.
+CHUNK = 256
+
+#: Rows of a block: its b is packed for them alone, at up to 900 cycles a row of the tile.
+BLOCK_ROWS = 512
+
+#: Bytes of a row of a block, and of its packed b, which stays in L2.
+BLOCK_ROW_BYTES = 4096
+BLOCK_BYTES = 1024 * 1024
+
+#: Terms of a part of a sum that is cut, and the sums below which it is.
+PART = 1024
+FEW_SUMS = 128 * 128
+MOST_PARTS = 16  # a power of two, as their number is: threads share them evenly
+
+
+class Blocking(NamedTuple):
+    """What the compiled loops need to know.  Offsets and lengths count elements."""
+
+    rows: int  # of a block
+    columns: int
+    panel: int
+    width: int  # of a tile
+    lanes: int
+    item: int  # bytes of an element
+    chunk: int
+    depth: int  # of a packed block of b
+    parts: int  # of the sum
+    part: int  # terms in each
+    slots: int  # threads with memory of their own: a panel of a, strips of b, sums
+    slot: int
+    b_at: int
+    c_at: int
+    parts_at: int
+
+
+BLOCKING = types.NamedUniTuple(int64, len(Blocking._fields), Blocking)
+
+
+@dataclass(frozen=True)
+class Program:
+    blocking: Blocking
+    turned: Blocking  # of the transposed product
+    size: int  # of the workspace, in elements
+
+
+def build(g, dtype, threads) -> Program:
+    """The blocks of MatmulGeometry ``g``, and of its transposed product."""
+    made, turned = (_blocking(g, rows, columns, dtype, threads)
+                    for rows, columns in ((g.rows, g.columns), (g.columns, g.rows)))  # fmt: skip
+    size = max(p.parts_at + _parts_size(g, p, rows) for p, rows in
+               ((made, g.rows), (turned, g.columns)))  # fmt: skip
+    return Program(made, turned, size)
+
+
+def _parts_size(g, p, rows):
+    return g.batch * p.parts * rows * p.columns if p.parts > 1 else 0
+
+
+def _blocking(g, rows, columns, dtype, threads):
+    width, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
+    parts = 1
+    if g.batch * rows * columns <= FEW_SUMS and g.summed == 1:
+        while 2 * parts <= min(MOST_PARTS, g.inner // PART):
+            parts *= 2
+    part = -(-max(g.inner, 1) // parts)
+    down = across = 1
+    if parts == 1:
+        down = max(1, -(-rows // BLOCK_ROWS))
+        across = max(1, -(-columns // (BLOCK_ROW_BYTES // item)))
+        down, across = _shared(g.batch, down, across, rows, columns, width, threads)
+    rows = -(-max(rows, 1) // down)
+    columns = -(-max(columns, 1) // (across * width)) * width
+    panel = -(-rows // -(-rows // ROWS))
+    chunk = min(CHUNK, part)
+    depth = min(part, max(chunk, BLOCK_BYTES // (columns * item)))
+    b_at = -(-ROWS * chunk // lanes) * lanes
+    c_at = b_at + depth * columns
+    slot = c_at + rows * columns
+    return Blocking(rows, columns, panel, width, lanes, item, chunk, depth, parts, part,
+                    threads, slot, b_at, c_at, threads * slot)  # fmt: skip
+
+
+def _shared(batch, down, across, rows, columns, width, threads):
+    """Blocks that the threads can share evenly."""
+    while batch * down * across % threads and batch * down * across < 8 * threads:
+        if rows >= 16 * ROWS * down:
+            down += 1
+        elif columns >= 4 * width * across:
+            across += 1
+        elif rows >= 2 * ROWS * down:
+            down += 1
+        elif columns >= 2 * width * across:
+            across += 1
+        else:
+            break
+    return down, across
+
+
+@kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 2), out(F, 1), BLOCKING))
+def product(y, a, b, bias, work, p):
+    """y = a @ b + bias; each slot is one thread's share of the blocks."""
+    B, I, J = y.shape
+    down, across = (I + p.rows - 1) // p.rows, (J + p.columns - 1) // p.columns
+    tasks = B * p.parts * down * across
+    for slot in prange(p.slots):
+        base = slot * p.slot
+        for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
+            i0, j0 = task % down * p.rows, task // down % across * p.columns
+            part = task // (down * across)
+            n = part // p.parts
+            rows, columns = min(p.rows, I - i0), min(p.columns, J - j0)
+            if p.parts > 1:
+                to = p.parts_at + part * I * p.columns + i0 * p.columns
+                _block(address(work, to), p.columns, p.columns, work, base, a, b, n, i0, rows,
+                       j0, columns, part % p.parts * p.part, 0, p)  # fmt: skip
+                continue
+            # whole tiles go straight to y where its rows are contiguous, the others by way of work
+            whole = columns // p.width * p.width if step(y, 2) == 1 else 0
+            to = n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2)
+            _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p)
+            _block(address(y, to), step(y, 1), whole, work, base, a, b, n, i0, rows, j0, columns,
+                   0, bias.size, p)  # fmt: skip
+            _write(y, to + whole * step(y, 2), work, base + p.c_at + whole, p.columns, rows,
+                   columns - whole, p)  # fmt: skip
+    if p.parts > 1:
+        for task in prange(B * down):
+            n, i0 = task // down, task % down * p.rows
+            _add_parts(y, work, bias, n, i0, min(p.rows, I - i0), p)
+
+
+@helper
+def _bias_at(bias, i, j):
+    """One of (I, 1) or (1, J) numbers."""
+    return i * step(bias, 0) if bias.shape[1] == 1 else j * step(bias, 1)
+
+
+@helper
+def _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p):
+    """What the sums of a block begin with, unless the first tiles begin with zero themselves."""
+    if bias.size:
+        for i in range(rows):
+            for j in range(whole):
+                store(y, to + i * step(y, 1) + j, load(bias, _bias_at(bias, i0 + i, j0 + j)))
+            for j in range(whole, columns):
+                value = load(bias, _bias_at(bias, i0 + i, j0 + j))
+                store(work, base + p.c_at + i * p.columns + j, value)
+    elif a.shape[1] * a.shape[3] == 0:
+        for i in range(rows):
+            fill_row(y, to + i * step(y, 1), a.dtype.type(0), whole)
+            fill_row(work, base + p.c_at + i * p.columns, a.dtype.type(0), columns)
+
+
+@helper
+def _block(to, ldc, whole, work, base, a, b, n, i0, rows, j0, columns, l0, resume, p):
+    """Adds a part of the sums of a block: columns below ``whole`` at ``to``, others in the slot."""
+    end = min(l0 + p.part, a.shape[3])
+    for e in range(a.shape[1]):
+        for k in range(l0, end, p.depth):
+            depth = min(p.depth, end - k)
+            b_at = n * step(b, 0) + e * step(b, 1) + k * step(b, 2) + j0 * step(b, 3)
+            lying = columns // p.width * p.width if _b_lies_right(b, rows, depth, p) else 0
+            _pack_strips(work, base + p.b_at + lying * depth, b, b_at + lying * step(b, 3), depth,
+                         columns - lying, p)  # fmt: skip
+            a_at = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + k * step(a, 3)
+            for i in range(0, rows, p.panel):
+                _panel(to + i * ldc * p.item, ldc, whole, work, base, base + p.c_at + i * p.columns,
+                       a, a_at + i * step(a, 2), b, b_at, lying, min(p.panel, rows - i), columns,
+                       depth, resume, p)  # fmt: skip
+            resume = 1
+
+
+@helper
+def _b_lies_right(b, rows, depth, p):
+    """May the tile read b itself?  Few panels read it, or L1 keeps it beside a."""
+    near = abs(step(b, 2)) * depth * p.item <= 24 * 1024
+    return step(b, 3) == 1 and (near or rows <= 2 * p.panel)
+
+
+@helper
+def _a_lies_right(a, columns, p):
+    """May the tile read a itself?"""
+    if step(a, 2) == 1:
+        return columns <= p.width or abs(step(a, 3)) * p.item <= 256
+    if step(a, 3) != 1:
+        return False
+    # rows a few lines apart, modulo the 4 KiB that a way of L1 holds, push each other out
+    apart = step(a, 2) * p.item & 4095
+    return columns <= 2 * p.width or min(apart, 4096 - apart) >= 128
+
+
+@helper
+def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, columns, depth, resume,
+           p):  # fmt: skip
+    """A panel of a times every strip of b."""
+    zero = work.dtype.type(0)
+    right = _a_lies_right(a, columns, p)
+    for k in range(0, depth, p.chunk):
+        count = min(p.chunk, depth - k)
+        panel, a_step, a_row = address(a, a_at + k * step(a, 3)), step(a, 3), step(a, 2)
+        if not right:
+            _pack(work, base, rows, a, a_at + k * step(a, 3), step(a, 3), step(a, 2), count, rows,
+                  p.lanes)  # fmt: skip
+            panel, a_step, a_row = address(work, base), rows, 1
+        for j in range(0, columns, p.width):
+            strip, b_step = address(work, base + p.b_at + j * depth + k * p.width), p.width
+            if j < lying:
+                strip, b_step = address(b, b_at + k * step(b, 2) + j), step(b, 2)
+            target, target_row = to + j * p.item, ldc
+            if j >= whole:
+                target, target_row = address(work, sums + j), p.columns
+            strided_tile(zero, rows, panel, a_step, a_row, strip, b_step, count, target,
+                         target_row, resume)  # fmt: skip
+        resume = 1
+
+
+@helper
+def _pack_strips(work, to, b, start, depth, columns, p):
+    """A block of b, strip after strip; whole rows are read in one go.
+
+    The last strip is filled up with zeros: what lay there may be denormal, which is slow.
+    """
+    rest = columns % p.width
+    if rest:
+        for at in range(depth):
+            fill_row(work, to + (columns - rest) * depth + at * p.width + rest, work.dtype.type(0),
+                     p.width - rest)  # fmt: skip
+    if step(b, 3) == 1:
+        for at in range(depth):
+            for j in range(0, columns, p.width):
+                copy_row(work, to + j * depth + at * p.width, b, start + at * step(b, 2) + j,
+                         min(p.width, columns - j))  # fmt: skip
+    else:
+        for j in range(0, columns, p.width):
+            _pack(work, to + j * depth, p.width, b, start + j * step(b, 3), step(b, 2),
+                  step(b, 3), depth, min(p.width, columns - j), p.lanes)  # fmt: skip
+
+
+@helper
+def _pack(work, to, width, source, start, depth_step, step, depth, count, lanes):
+    """work[to + l*width + i] = source[l, i], l < depth, i < count: either axis contiguous."""
+    if step == 1:
+        for at in range(depth):
+            copy_row(work, to + at * width, source, start + at * depth_step, count)
+    elif depth_step == 1:
+        transpose(work, to, width, source, start, step, count, depth, lanes)
+    else:
+        for at in range(depth):
+            for i in range(count):
+                value = load(source, start + at * depth_step + i * step)
+                store(work, to + at * width + i, value)
+
+
+@helper
+def _add_parts(y, work, bias, n, i0, rows, p):
+    """Adds the parts of some rows in order, and writes them."""
+    J = y.shape[2]
+    first = p.parts_at + (n * p.parts * y.shape[1] + i0) * p.columns
+    for i in range(rows):
+        row = first + i * p.columns
+        for part in range(1, p.parts):
+            add_row(work, row, work, row + part * y.shape[1] * p.columns, J)
+        for j in range(J if bias.size else 0):
+            value = load(bias, _bias_at(bias, i0 + i, j))
+            store(work, row + j, load(work, row + j) + value)
+    _write(y, n * step(y, 0) + i0 * step(y, 1), work, first, p.columns, rows, J, p)
+
+
+@helper
+def _write(y, to, work, sums, row, rows, columns, p):
+    """A block of sums, ``row`` elements from one row to the next, to its place in y."""
+    if step(y, 2) == 1:
+        for i in range(rows):
+            copy_row(y, to + i * step(y, 1), work, sums + i * row, columns)
+    elif step(y, 1) == 1:
+        transpose(y, to, step(y, 2), work, sums, row, rows, columns, p.lanes)
+    else:
+        for i in range(rows):
+            for j in range(columns):
+                value = load(work, sums + i * row + j)
+                store(y, to + i * step(y, 1) + j * step(y, 2), value)

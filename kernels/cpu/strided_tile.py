@@ -1,0 +1,122 @@
+"""The register tile of two plain matrices: a fixed step from one element to the next.
+
+As microkernel.py has it, but A and B both lie at strides of their own, so that operands are
+multiplied as they lie; and everything is an address, so that one build serves operands that are
+packed, that lie in an argument, and results in either.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .jit import helper
+from .microkernel import ROWS, VECTORS, Tile
+from .vectors import const, pointer
+
+#: Rows of A that share a pointer: the others are one or two strides behind it, which the address
+#: of a load may add.  A pointer for each would take more registers than there are.
+SHARED = 3
+
+
+class _StridedTile(Tile):
+    """Emits the tile for one number of rows into the function being built."""
+
+    def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume):
+        build = self.builder
+        zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        with build.if_else(resume) as (resumed, fresh):
+            with resumed:
+                before = [self._read(c, ldc, i, j) for i, j in self.cells()]
+                resumed_at = build.block
+            with fresh:
+                fresh_at = build.block
+        first = []
+        for value in before:
+            phi = build.phi(self.vector)
+            phi.add_incoming(value, resumed_at)
+            phi.add_incoming(zero, fresh_at)
+            first.append(phi)
+        heads = [build.gep(a, [build.mul(a_row, const(i))]) for i in range(0, self.rows, SHARED)]
+        last = self._sum(first, depth, (b, *heads), (b_step, *[a_step] * len(heads)), a_row)
+        for value, (i, j) in zip(last, self.cells()):
+            self._write(value, c, ldc, i, j)
+
+    def _sum(self, first, depth, starts, steps, a_row):
+        """The accumulators after the last step; ``starts`` move by ``steps``: B, then A's heads."""
+        build = self.builder
+        twice = build.mul(a_row, const(2))
+        before = build.block
+        body, done = (build.append_basic_block(name) for name in ("tile.step", "tile.done"))
+        build.cbranch(build.icmp_signed(">", depth, const(0)), body, done)
+        build.position_at_end(body)
+        k = build.phi(const(0).type)
+        pointers = [build.phi(start.type) for start in starts]
+        sums = [build.phi(self.vector) for _ in first]
+        columns = [build.load(self._column(pointers[0], j), align=self.size)
+                   for j in range(VECTORS)]  # fmt: skip
+        after = []
+        for i in range(self.rows):  # each factor just before its use, or they fill the registers
+            head = pointers[1 + i // SHARED]
+            behind = (const(0), a_row, twice)[i % SHARED]
+            factor = self.broadcast(build.gep(head, [behind]), 0)
+            for j in range(VECTORS):
+                after.append(build.call(self.fma, [factor, columns[j], sums[i * VECTORS + j]]))
+        following = build.add(k, const(1))
+        moved = [build.gep(phi, [step]) for phi, step in zip(pointers, steps)]
+        for phi, initial, next_value in ((k, const(0), following), *zip(pointers, starts, moved),
+                                         *zip(sums, first, after)):  # fmt: skip
+            phi.add_incoming(initial, before)
+            phi.add_incoming(next_value, body)
+        build.cbranch(build.icmp_signed("<", following, depth), body, done)
+        build.position_at_end(done)
+        results = [build.phi(self.vector) for _ in first]
+        for phi, initial, value in zip(results, first, after):
+            phi.add_incoming(initial, before)
+            phi.add_incoming(value, body)
+        return results
+
+
+@intrinsic
+def address(typing, array, offset):
+    """Where an array's element ``offset`` elements behind its first lies in memory."""
+
+    def generate(context, builder, signature, arguments):
+        at = pointer(context, builder, signature.args[0], *arguments)
+        return builder.ptrtoint(at, const(0).type)
+
+    return types.intp(array, types.intp), generate
+
+
+@intrinsic
+def _strided(typing, zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume):
+    """A switch over ``rows`` with one emitted tile per case; see `strided_tile`."""
+
+    def generate(context, builder, signature, arguments):
+        zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume = arguments
+        a, b, c = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c))
+        resumed = builder.icmp_signed("!=", resume, const(0))
+        end = builder.append_basic_block("tiles.end")
+        switch = builder.switch(rows, end)
+        for count in range(1, ROWS + 1):
+            block = builder.append_basic_block(f"tile.{count}")
+            switch.add_case(const(count), block)
+            builder.position_at_end(block)
+            emitter = _StridedTile(builder, signature.args[0], count, table_of_a=False)
+            emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(zero, *[types.intp] * 10), generate
+
+
+@helper
+def strided_tile(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume):
+    """rows x COLUMNS of C from A[k*a_step + i*a_row] and B[k*b_step + j], k < depth.
+
+    a, b and c are addresses; the other numbers count elements, whose type is that of ``zero``.
+    C's rows are ldc apart.  It begins with zero, or with what it holds if ``resume``.
+    """
+    _strided(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume)

@@ -1,0 +1,67 @@
+"""What a new process compiles: nothing with a filled cache, and never more than warmup lists."""
+
+import json
+
+import processes
+
+from gradroute.bench import itself
+
+#: calls that need no build beyond those of the program before, though every size differs
+PROGRAM = """
+import json
+from gradroute import dispatch
+from gradroute.kernels.cpu.cache import KernelCache
+
+written = []
+save = KernelCache.save_overload
+def remembered(self, signature, data):
+    written.append(self._name)
+    save(self, signature, data)
+KernelCache.save_overload = remembered
+
+def every_operation(n, channels, size):
+    x = rng.standard_normal((n, channels, size, size)).astype("float32")
+    for view in (x, x[:, :, ::-1], np.asfortranarray(x)):
+        w = rng.standard_normal((channels + 3, channels, 3, 3)).astype("float32")
+        for options in ({}, {"padding": 1}, {"stride": 2, "padding": (1, 0)}, {"dilation": 2}):
+            y = gr.conv(view, w, **options)
+            gr.conv_backward(y, view, w, **options)
+        for window, options in ((2, {}), (3, {"stride": 1}), (3, {"stride": 2, "padding": 1})):
+            y, winner = gr.max_pool(view, window, **options)
+            gr.max_pool_backward(y, winner, view.shape, window, **options)
+        flat = view.reshape(n, -1)
+        gr.linear_backward(np.ones((n, 7), "float32"), flat, np.ones((7, flat.shape[1]), "float32"))
+        index = np.arange(view.size) % 11
+        gr.scatter_add(np.zeros(11, "float32"), index, view.reshape(-1))
+        gr.activate(view, "relu")
+
+def builds():
+    return {(kernel.name, tuple(map(str, dtypes)), parallel) for kernel in kernels
+            for dtypes, parallel in kernel._builds if isinstance(dtypes, tuple)}
+
+with gr.config(backend="numba", threads=2):
+    for sizes in ((1, 2, 8), (4, 24, 20), (4, 70, 14)):
+        every_operation(*sizes)
+    from gradroute.kernels.cpu.jit import KERNELS as kernels
+    before = builds()
+    for sizes in ((1, 3, 9), (3, 17, 23), (5, 66, 15)):
+        every_operation(*sizes)
+listed = {(kernel.name, variant if isinstance(variant, tuple) else (variant,), parallel)
+          for kernel in kernels for variant in kernel.variants for parallel in (False, True)}
+print(json.dumps({"written": written, "before": len(before), "new": sorted(builds() - before),
+                  "unlisted": sorted(builds() - listed)}))
+"""
+
+
+def test_builds_do_not_depend_on_sizes_and_a_second_process_compiles_none():
+    first, second = (json.loads(processes.run(PROGRAM, limit=600)[0]) for _ in range(2))
+    assert first["before"] > 20
+    assert not first["new"], "other sizes, strides and options compiled more"
+    assert not first["unlisted"], "gradroute warmup does not know of these"
+    assert second["written"] == []
+
+
+def test_a_second_first_call_finds_every_build_and_adds_no_file():
+    cold, cached, written, added = itself.first_calls("scatter_add")
+    assert float(cold) > 0 and float(cached) > 0
+    assert int(written) >= 1 and added == "0"
