@@ -124,7 +124,7 @@ def page(tests, fuzz):
     said = ", ".join(f"{count} {kind}" for kind, count in sorted(outcomes.items()))
     lines.append(f"| tests of this page | {said} |")
     lines += [f"| {name} | {count:,} |" for name, count in sorted(counts.items())]
-    lines.append(f"| bad inputs, each on each backend | {files['test_errors']:,} tests |")
+    lines.append(f"| tests of bad inputs | {files['test_errors']:,} tests |")
     total = sum(fuzzed["counts"].values())
     lines.append(f"| random calls | {total:,} |")
     lines += [f"| of these: {kind} | {n:,} |" for kind, n in sorted(fuzzed["counts"].items())]
