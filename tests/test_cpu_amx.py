@@ -15,14 +15,14 @@ pytestmark = pytest.mark.skipif(
 
 #: (N, C, H, W), (K, C/G, R, S), options: each has enough to multiply, and fills the tiles
 CASES = {
-    "same": ((2, 32, 20, 20), (64, 32, 5, 5), {"padding": 2}),
+    "same": ((2, 64, 20, 20), (64, 64, 5, 5), {"padding": 2}),
     "strided": ((2, 64, 25, 25), (64, 64, 3, 3), {"stride": 2, "padding": 1}),
     "stride beyond the window": ((2, 64, 60, 60), (64, 64, 3, 3), {"stride": 5}),
-    "dilated groups": ((2, 64, 15, 17), (64, 32, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
+    "dilated groups": ((2, 128, 15, 17), (128, 64, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
     "pointwise, images run on": ((3, 128, 9, 9), (96, 128, 1, 1), {}),
     "more weights than pixels": ((2, 256, 3, 3), (128, 256, 3, 3), {"padding": 1}),
-    "uneven padding": ((1, 32, 21, 33), (48, 32, 3, 5), {"padding": ((0, 2), (3, 1))}),
-    "three axes": ((1, 32, 5, 9, 8), (32, 32, 2, 3, 3), {"padding": 1}),
+    "uneven padding": ((1, 64, 21, 33), (48, 64, 3, 5), {"padding": ((0, 2), (3, 1))}),
+    "three axes": ((1, 64, 5, 9, 8), (32, 64, 2, 3, 3), {"padding": 1}),
 }
 
 

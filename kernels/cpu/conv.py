@@ -13,6 +13,7 @@ from . import (
     pixel_conv,
     pixel_dw,
     plans,
+    pointwise_dw,
     weight_gradient,
     winograd,
     winograd_dw,
@@ -30,7 +31,7 @@ def _amx(v, u, w, bias, plan, workspace):
 _CONVOLVE = {"amx": _amx, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
              "pixel_major": pixel_conv.run, "winograd": winograd.run}  # fmt: skip
 _REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
-           "winograd": winograd_dw.run}  # fmt: skip
+           "pointwise": pointwise_dw.run, "winograd": winograd_dw.run}  # fmt: skip
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:

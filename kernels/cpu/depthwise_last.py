@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import FLOATS, array, helper, inlined, int64, kernel, out, prange, triple
+from .jit import array, helper, inlined, int64, kernel, out, prange, triple
 from .memory import load, step, store
 from .strips import PlaneEmitter
 from .vectors import VECTOR_BYTES, const, fill_row, pointer

@@ -25,6 +25,7 @@ from . import (
     matrix_product,
     pixel_conv,
     pixel_dw,
+    pointwise_dw,
     regions,
     weight_gradient,
     winograd,
@@ -49,6 +50,9 @@ AMX_ABOVE = 2_000_000
 #: Below this many multiply-adds transforming the weights costs more than the products it saves.
 WINOGRAD_ABOVE = 1_000_000
 
+#: From this many pixels of an image on inner products along its rows win over AMX.
+POINTWISE_ABOVE = 400
+
 #: Workspace beyond the packed weights, for all threads together.
 BUFFER_BYTES = 32 * 1024 * 1024
 
@@ -66,23 +70,22 @@ _CONV = ("conv_forward", "conv_dx", "conv_dw")
 
 
 @lru_cache(maxsize=4096)
-def plan(operation, geometry, dtype, settings) -> Plan:
+def plan(operation, geometry, dtype, settings, without=None) -> Plan:
     """The plan for ``operation`` (a function of the contract) on ``geometry``.
 
     ``geometry`` is the operation's geometry; an element count or a shape for those without one.
+    ``without`` names an algorithm that the arrays at hand are not for.
     """
     work = _work(geometry)
     threads = 1 if work < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
     tiled = TARGET and work >= DIRECT_BELOW and not (operation in _CONV and _far(geometry))
-    if tiled and _winograd_serves(operation, geometry, settings):
-        found = _winograd(made, geometry, dtype, settings)
-        if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
-            return found
-    if tiled and _amx_serves(operation, geometry, dtype, settings):
-        found = _amx(made, geometry, dtype, settings)
-        if settings.workspace_limit is None or found.workspace_bytes <= settings.workspace_limit:
-            return found
+    for algorithm, serves, build in _CHOICES:
+        if tiled and algorithm != without and serves(operation, geometry, dtype, settings):
+            found = build(made, geometry, dtype, settings)
+            limit = settings.workspace_limit
+            if limit is None or found.workspace_bytes <= limit:
+                return found
     if operation in ("conv_forward", "conv_dx") and tiled:
         few = pixel_conv.serves(geometry, dtype, operation == "conv_forward")
         made = (_pixel_conv if few else _implicit_gemm)(made, geometry, dtype, settings)
@@ -112,11 +115,28 @@ def _depthwise(other, g, dtype, settings):
                    blocking=depthwise.BLOCKING, otherwise=lambda: other)  # fmt: skip
 
 
-def _winograd_serves(operation, g, settings) -> bool:
+def _pointwise_serves(operation, g, dtype, settings) -> bool:
+    """Small images do not fill the vectors along a row: there AMX, which packs, is ahead."""
+    if operation != "conv_dw" or not pointwise_dw.serves(g) or depthwise.serves(g):
+        return False
+    return g.out_plane >= POINTWISE_ABOVE or not _amx_serves(operation, g, dtype, settings)
+
+
+def _pointwise(made, g, dtype, settings):
+    built = pointwise_dw.build(g, dtype, made.threads)
+    p = built.layout
+    blocking = {"tile": (pointwise_dw.HEIGHT, pointwise_dw.WIDTH), "run": p.run,
+                "images": p.images, "parts": p.parts}  # fmt: skip
+    other = partial(plan, made.operation, g, dtype, settings, "pointwise")
+    return replace(made, algorithm="pointwise", workspace_bytes=built.size * ITEMSIZE[dtype],
+                   blocking=blocking, program=built, otherwise=other)  # fmt: skip
+
+
+def _winograd_serves(operation, g, dtype, settings) -> bool:
     """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
     if operation not in _CONV or settings.precision == "strict":
         return False
-    if not TARGET or not winograd.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
+    if not winograd.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
     if min(g.in_channels, g.out_channels) // g.groups < 32:
         return False
@@ -189,6 +209,14 @@ def _amx_conv(made, g, dtype, settings):
                    program=built, otherwise=strict)  # fmt: skip
 
 
+#: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
+_CHOICES = (
+    ("pointwise", _pointwise_serves, _pointwise),
+    ("winograd", _winograd_serves, _winograd),
+    ("amx", _amx_serves, _amx_conv),
+)
+
+
 def _amx_matmul(made, g, dtype, settings, built):
     p = built.blocking
     blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "width": p.width, "chunk": p.chunk}
@@ -253,7 +281,7 @@ def _weight_gradient(made, g, dtype, settings):
 @lru_cache(maxsize=4096)
 def _implicit_gemm(made, g, dtype, settings, flat=True):
     """``flat``: a window of 1 may take every image as one row, if the arrays' strides allow it."""
-    flat = flat and _pointwise(g)
+    flat = flat and _one_to_one(g)
     seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_forward":
@@ -277,7 +305,7 @@ def _implicit_gemm(made, g, dtype, settings, flat=True):
                    program=built, otherwise=otherwise)  # fmt: skip
 
 
-def _pointwise(g) -> bool:
+def _one_to_one(g) -> bool:
     """Does every output element read one input element, its own?"""
     return g.window == g.stride == (1, 1, 1) and g.before == g.after == (0, 0, 0)
 

@@ -20,7 +20,6 @@ float32, ten times that of a direct sum, so precision="strict" goes another way.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,0 +1,81 @@
+"""dw of 1 x 1 windows as inner products of images as they lie."""
+
+import numpy as np
+import pytest
+
+import gradroute as gr
+from gradroute.config import available_threads
+from gradroute.kernels.cpu import vectors
+
+pytestmark = pytest.mark.skipif(
+    vectors.TARGET is None, reason="this processor has no vectors that the inner tile knows"
+)
+
+#: x, K, options: rows of every length modulo a vector, and tiles that are part full
+CASES = {
+    "whole vectors": ((2, 16, 32, 32), 24, {}),
+    "several images in a run": ((5, 13, 9, 11), 7, {}),
+    "several runs in an image": ((1, 9, 50, 61), 5, {}),
+    "blocks of output channels": ((2, 8, 10, 10), 250, {}),
+    "groups": ((2, 18, 21, 13), 20, {"groups": 2}),
+    "stride 2": ((2, 11, 21, 24), 8, {"stride": 2}),
+    "stride 3 and 1": ((2, 11, 40, 24), 8, {"stride": (3, 1)}),
+    "three axes": ((2, 9, 3, 8, 9), 8, {"stride": (2, 1, 1)}),
+    "one pair of channels": ((3, 1, 40, 40), 1, {}),
+}
+
+
+def arrays(name, dtype=np.float32):
+    x_shape, K, options = CASES[name]
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal(x_shape).astype(dtype)
+    w = np.zeros((K, x_shape[1] // options.get("groups", 1), *[1] * (x.ndim - 2)), dtype)
+    y = gr.conv(x, w, **options)
+    return generator.standard_normal(y.shape).astype(dtype), x, w, options
+
+
+def dw(dy, x, w, options, **more):
+    return gr.conv_backward(dy, x, w, need="w", **options, **more)[1]
+
+
+@pytest.mark.parametrize("dtype, bound", [("float32", 3e-7), ("float64", 1e-15)])
+@pytest.mark.parametrize("name", CASES)
+def test_the_error_is_below_that_of_a_sum_in_order(name, dtype, bound):
+    dy, x, w, options = arrays(name, dtype)
+    assert gr.plan("conv_dw", x, w, **options).algorithm == "pointwise"
+    with gr.config(backend="reference"):
+        exact = dw(dy.astype(float), x.astype(float), w.astype(float), options)
+    found = dw(dy, x, w, options)
+    assert np.linalg.norm(found - exact) <= bound * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_threads_and_strides_do_not_change_a_bit(name):
+    dy, x, w, options = arrays(name)
+    right = dw(dy, x, w, options)
+    room = np.full((*w.shape[:-1], 3), np.nan, w.dtype)[..., ::3]
+    np.testing.assert_array_equal(dw(dy, x, w, options, out=(None, room, None)), right)
+    apart = np.stack([x, x], axis=2)[:, :, 0]  # channels further apart
+    np.testing.assert_array_equal(dw(dy, apart, w, options), right)
+    for threads in {1, available_threads()}:
+        with gr.config(threads=threads):
+            np.testing.assert_array_equal(dw(dy, x, w, options), right)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pixels_that_do_not_lie_side_by_side_go_another_way(name):
+    dy, x, w, options = arrays(name)
+    right = dw(dy, x, w, options)
+    last = [np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) for a in (dy, x)]
+    spread = [np.repeat(a, 2, axis=-1)[..., ::2] for a in (dy, x)]
+    for views in (last, spread, (dy, spread[1]), (last[0], x)):
+        np.testing.assert_allclose(dw(*views, w, options), right, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_numbers_that_are_not_finite_reach_what_they_are_multiplied_into(value):
+    dy, x, w, options = arrays("several images in a run")
+    x[3, 2, 4, 5] = value
+    found = dw(dy, x, w, options)
+    assert not np.isfinite(found[:, 2]).any()
+    assert np.isfinite(np.delete(found, 2, axis=1)).all()
