@@ -1,4 +1,7 @@
-"""docs/reliability.md from what a run of ci/stress left: stress_report.py TESTS.xml FUZZ.json PAGE.md"""
+"""Writes docs/reliability.md from what a run of ci/stress left.
+
+    stress_report.py TESTS.xml FUZZ.json PAGE.md
+"""
 
 from __future__ import annotations
 
@@ -9,40 +12,56 @@ import sys
 import textwrap
 import xml.etree.ElementTree as ElementTree
 
-#: what is promised, and the test files that hold it
+#: title, promise, and the test files that hold it
 PROMISES = (
-    ("Threads", "Any number of Python threads may call at once, on each of Numba's layers (omp, tbb, "
-     "workqueue) and inside another library's pool. Under workqueue only the main thread shares its "
-     "work. `gr.config.threads` holds for its call and `with` block; Numba's, OpenMP's and BLAS's own "
-     "settings stay as they were, and calls start no further threads.",
+    ("Threads",
+     "Any number of Python threads may call at once, on each of Numba's layers (omp, tbb, "
+     "workqueue) and inside another library's pool. Under workqueue only the main thread "
+     "shares its work. `gr.config.threads` holds for its call and `with` block; Numba's, "
+     "OpenMP's and BLAS's own settings stay as they were, and calls start no further "
+     "threads.",
      "test_threads.py test_pools.py"),
-    ("Processes", "After a fork, also in the middle of a call, parent and child compute the same bits; "
-     "a child forked after Numba's threads were started runs the serial build. Spawn, multiprocessing, "
-     "concurrent.futures, joblib and asyncio work. In a sub-interpreter the reference backend works "
-     "where NumPy does, and the others raise BackendError. Numba has no free-threaded build at the time "
-     "of writing; nothing here was tested on one.", "test_forks.py test_pools.py"),
-    ("Compiled kernels on disk", "Two processes may fill one folder at once. A read-only, full or shared "
-     "folder is said once and done without; a truncated or foreign file is compiled again.",
+    ("Processes",
+     "After a fork, also in the middle of a call, parent and child compute the same bits; a "
+     "child forked after Numba's threads were started runs the serial build. Spawn, "
+     "multiprocessing, concurrent.futures, joblib and asyncio work. In a sub-interpreter the "
+     "reference backend works where NumPy does, and the others raise BackendError. Numba has "
+     "no free-threaded build at the time of writing; nothing here was tested on one.",
+     "test_forks.py test_pools.py"),
+    ("Compiled kernels on disk",
+     "Two processes may fill one folder at once. A read-only, full or shared folder is said "
+     "once and done without; a truncated or foreign file is compiled again.",
      "test_kernel_cache.py"),
-    ("Interrupts", "KeyboardInterrupt comes when the kernel that is running ends; inputs are as they "
-     "were and later calls right. `out` holds whatever had been written. (Python's own import of Numba, "
-     "in the first call, is not safe to interrupt.)", "test_faults.py"),
-    ("Memory", "All the memory of a call is asked for before anything is written: after a MemoryError "
-     "(WorkspaceError, which is one) `out` and the inputs are as they were. Ten thousand calls leave the "
-     "memory in use flat.", "test_faults.py test_memory.py"),
-    ("Sizes", "Arrays of more than 2^31 elements give right results. Positions and results that 64 bits "
-     "cannot count are refused; strides, dilations and padding far beyond the image are served.",
+    ("Interrupts",
+     "KeyboardInterrupt comes when the kernel that is running ends; inputs are as they were "
+     "and later calls right. `out` holds whatever had been written. (Python's own import of "
+     "Numba, in the first call, is not safe to interrupt.)",
+     "test_faults.py"),
+    ("Memory",
+     "All the memory of a call is asked for before anything is written: after a MemoryError "
+     "(WorkspaceError, which is one) `out` and the inputs are as they were. Ten thousand "
+     "calls leave the memory in use flat.",
+     "test_faults.py test_memory.py"),
+    ("Sizes",
+     "Arrays of more than 2^31 elements give right results. Positions and results that 64 "
+     "bits cannot count are refused; strides, dilations and padding far beyond the image are "
+     "served.",
      "test_sizes.py test_extremes.py"),
-    ("Arguments", "What does not fit is refused by the package's own error, before anything is written. "
+    ("Arguments",
+     "What does not fit is refused by the package's own error, before anything is written. "
      "Inputs are never written to; an `out` that overlaps an input gives the right result.",
      "test_errors.py test_arrays.py test_fuzz.py"),
-    ("Determinism", "The same bits over 20 runs, with one thread and several, after a fork, from the "
-     "cache or freshly compiled, and wherever the numbers lie in memory. (Where memory is so short that "
-     "a fallback's workspace cannot be had, direct loops serve the call, with last bits of their own.)",
+    ("Determinism",
+     "The same bits over 20 runs, with one thread and several, after a fork, from the cache "
+     "or freshly compiled, and wherever the numbers lie in memory. (Where memory is so short "
+     "that a fallback's workspace cannot be had, direct loops serve the call, with last bits "
+     "of their own.)",
      "test_determinism.py test_forks.py test_kernel_cache.py"),
-    ("Security", "Loading weights unpickles nothing. The kernel cache is made with the user's rights "
-     "only, whatever the umask, and is not used where others could write it. There is no configuration "
-     "file; values of GRADROUTE_* variables are compared or read as integers, never evaluated.",
+    ("Security",
+     "Loading weights unpickles nothing. The kernel cache is made with the user's rights "
+     "only, whatever the umask, and is not used where others could write it. There is no "
+     "configuration file; values of GRADROUTE_* variables are compared or read as integers, "
+     "never evaluated.",
      "test_security.py"),
 )  # fmt: skip
 
@@ -83,7 +102,8 @@ def tests_of(path):
     files = collections.Counter()
     for case in ElementTree.parse(path).iter("testcase"):
         kinds = {child.tag for child in case}
-        outcome = next((kind for kind in ("failure", "error", "skipped") if kind in kinds), "passed")
+        bad = ("failure", "error", "skipped")
+        outcome = next((kind for kind in bad if kind in kinds), "passed")
         outcomes[outcome] += 1
         files[case.get("classname", "").rpartition(".")[2]] += 1
         if outcome == "skipped":
@@ -104,7 +124,7 @@ def page(tests, fuzz):
     said = ", ".join(f"{count} {kind}" for kind, count in sorted(outcomes.items()))
     lines.append(f"| tests of this page | {said} |")
     lines += [f"| {name} | {count:,} |" for name, count in sorted(counts.items())]
-    lines.append(f"| bad inputs, each on each backend | {files['test_errors']:,} tests |")
+    lines.append(f"| tests of bad inputs | {files['test_errors']:,} tests |")
     total = sum(fuzzed["counts"].values())
     lines.append(f"| random calls | {total:,} |")
     lines += [f"| of these: {kind} | {n:,} |" for kind, n in sorted(fuzzed["counts"].items())]

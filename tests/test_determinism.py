@@ -165,13 +165,15 @@ ANYWHERE = {
                            X, X, (12, 1, 3, 3)),
     "groups backward": (lambda dy, x, w: gr.conv_backward(dy, x, w, padding=1, groups=3),
                         (3, 18, 37, 41), X, (18, 4, 3, 3)),
-    "groups transposed": (lambda x, w: gr.conv_transpose(x, w, stride=2, groups=3), X, (12, 2, 3, 3)),
+    "groups transposed": (lambda x, w: gr.conv_transpose(x, w, stride=2, groups=3),
+                          X, (12, 2, 3, 3)),
     "3x3 of many channels": (lambda dy, x, w: gr.conv_backward(dy, x, w, padding=1),
                              (2, 40, 24, 24), (2, 40, 24, 24), (40, 40, 3, 3)),
     "avg_pool": (lambda x: gr.avg_pool(x, 3), X),
     "col2im": (lambda cols: gr.col2im(cols, X, 3), (3, 108, 35 * 39)),
     "matmul": (lambda a, b: gr.matmul(a, b), (70, 90), (90, 80)),
-    "linear_backward": (lambda dy, x, w: gr.linear_backward(dy, x, w), (70, 80), (70, 90), (80, 90)),
+    "linear_backward": (lambda dy, x, w: gr.linear_backward(dy, x, w),
+                        (70, 80), (70, 90), (80, 90)),
     "activate": (lambda x: gr.activate(x, "gelu"), (301, 41)),
 }  # fmt: skip
 

@@ -59,7 +59,8 @@ def test_asyncio_tasks_keep_their_own_settings_in_executors():
 
         async def task(threads):
             with gr.config(threads=threads):
-                found = [await asyncio.to_thread(lambda: (work(), gr.config.threads)) for _ in range(3)]
+                both = lambda: (work(), gr.config.threads)
+                found = [await asyncio.to_thread(both) for _ in range(3)]
                 await asyncio.sleep(0)
                 assert gr.config.threads == threads
             return found
@@ -113,7 +114,8 @@ def test_calls_change_no_setting_of_blas_or_openmp():
         work()  # loads Numba's layer
 
         def settings():
-            return sorted((one["filepath"], one["num_threads"]) for one in threadpoolctl.threadpool_info())
+            pools = threadpoolctl.threadpool_info()
+            return sorted((pool["filepath"], pool["num_threads"]) for pool in pools)
 
         with threadpoolctl.threadpool_limits(1):
             inside = settings()

@@ -181,6 +181,7 @@ def write(path, threads: int, command: str, step=lambda what: None) -> None:
     from ..cli.warmup import _builds, _kernels
     from .report import table
 
+    where = machine.describe()  # before it starts: the commit that is measured
     step("small calls")
     small = small_calls()
     wrong = []
@@ -195,7 +196,7 @@ def write(path, threads: int, command: str, step=lambda what: None) -> None:
     text = [
         "# Errors, first calls, small calls", "",
         f"Written by `{command}`; do not edit.", "",
-        *table(["", ""], [[k, v] for k, v in machine.describe().items()]),
+        *table(["", ""], [[k, v] for k, v in where.items()]),
         "## Error of each algorithm", "",
         "Relative L2 error of float32 to the same sum in float64, standard normal values; in "
         "brackets the algorithm that served the call. Without workspace the direct loops serve: "

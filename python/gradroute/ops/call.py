@@ -192,7 +192,7 @@ class Call:
         value = self.backend.to_host(made) if self.moved else made
         if out is None and value.dtype == dtype:
             return value
-        with np.errstate(all="ignore"):  # beyond the range of 16 bits lies infinity, as NumPy rounds
+        with np.errstate(all="ignore"):  # beyond 16 bits' range lies infinity
             if out is None:
                 return value.astype(dtype)
             out[...] = value

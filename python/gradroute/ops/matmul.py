@@ -83,7 +83,7 @@ def _as_matrices(a, b):
 
 
 def _add_matrices(steps, call, made, a2, b2, batch, kept, summed):
-    """The product of two (batch..., I, L) and (batch..., L, J) into ``made``, whatever its strides."""
+    """The product of two (batch..., I, L) and (batch..., L, J) into ``made``, of any strides."""
     a4, b4 = _batched(call, a2, batch, kept, summed), _batched(call, b2, batch, kept, summed)
     matrices = (a4.shape[0], a4.shape[2], b4.shape[3])
     if made.flags.c_contiguous:
