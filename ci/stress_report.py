@@ -25,8 +25,8 @@ PROMISES = (
      "After a fork, also in the middle of a call, parent and child compute the same bits; a "
      "child forked after Numba's threads were started runs the serial build. Spawn, "
      "multiprocessing, concurrent.futures, joblib and asyncio work. In a sub-interpreter the "
-     "reference backend works where NumPy does, and the others raise BackendError. Numba has "
-     "no free-threaded build at the time of writing; nothing here was tested on one.",
+     "reference backend works where NumPy does, and the others raise BackendError. On a "
+     "free-threaded Python importing the package warns: nothing here was tested on one.",
      "test_forks.py test_pools.py"),
     ("Compiled kernels on disk",
      "Two processes may fill one folder at once. A read-only, full or shared folder is said "

@@ -80,3 +80,10 @@ def test_the_numba_backend_needs_no_scipy_and_no_blas_threads(request):
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-1000:]
     assert " passed" in found.stdout and "skipped" not in found.stdout
+
+
+def test_a_free_threaded_python_is_told_that_it_is_untested():
+    found = in_a_new_process(
+        "import sys; sys._is_gil_enabled = lambda: False\nimport gradroute"
+    )
+    assert found.returncode == 0 and "free-threaded" in found.stderr

@@ -8,6 +8,9 @@ The same call runs on the CPU (Numba) or on a CUDA GPU (CuPy), chosen by the arr
 Importing the package imports neither: a backend is loaded by the first call that needs it.
 """
 
+import sys as _sys
+import warnings as _warnings
+
 from . import errors
 from ._version import __version__
 from .config import config
@@ -35,6 +38,14 @@ from .ops.unpool import (
 
 # At the end: the package gradroute.explain holds the function of that name, which must win.
 from .explain import compare, explain, route, shared  # noqa: E402
+
+if not getattr(_sys, "_is_gil_enabled", lambda: True)():
+    _warnings.warn(
+        "gradroute has not been tested on a free-threaded Python: calls from several threads at "
+        "once may go wrong",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def __getattr__(name):

@@ -199,8 +199,9 @@ def write(path, threads: int, command: str, step=lambda what: None) -> None:
         *table(["", ""], [[k, v] for k, v in where.items()]),
         "## Error of each algorithm", "",
         "Relative L2 error of float32 to the same sum in float64, standard normal values; in "
-        "brackets the algorithm that served the call. Without workspace the direct loops serve: "
-        "one float32 sum in order for each result.", "", *table(columns, wrong),
+        "brackets the algorithm that served the call. Without workspace the direct loops serve: one "
+        "float32 sum in order for each result, for dw one for each row of an image first.", "",
+        *table(columns, wrong),
         "## First call in a new process", "",
         "Processor seconds of `import gradroute` and the first call, beyond `import numba`: with an "
         "empty kernel cache, so that the operation is compiled, and with a filled one.", "", *table(["operation", "empty, s", "filled, s", "files written",
