@@ -5,7 +5,7 @@ import pytest
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu import vectors
+from gradroute.kernels.cpu import amx, vectors
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the inner tile knows"
@@ -79,3 +79,44 @@ def test_numbers_that_are_not_finite_reach_what_they_are_multiplied_into(value):
     found = dw(dy, x, w, options)
     assert not np.isfinite(found[:, 2]).any()
     assert np.isfinite(np.delete(found, 2, axis=1)).all()
+
+
+STRIDED = {
+    "stride 2, odd sizes": ((8, 96, 15, 27), 128, {"stride": 2}),
+    "stride 2, even sizes": ((3, 128, 32, 16), 64 + 32, {"stride": 2}),
+    "stride 3 and 1": ((2, 96, 31, 32), 96, {"stride": (3, 1)}),
+    "three axes": ((2, 96, 4, 16, 17), 96, {"stride": (2, 1, 2)}),
+}
+
+
+@pytest.mark.skipif(not amx.available(), reason="the stride is taken out for the sake of AMX")
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("name", STRIDED)
+def test_forward_and_dx_without_their_stride(name, last):
+    x_shape, K, options = STRIDED[name]
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal(x_shape).astype(np.float32)
+    w = generator.standard_normal((K, x_shape[1], *[1] * (x.ndim - 2))).astype(np.float32)
+    bias = generator.standard_normal(K).astype(np.float32)
+    for operation in ("conv", "conv_dx"):
+        assert gr.plan(operation, x, w, **options).algorithm == "pointwise"
+    if last:
+        x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+
+    def everything():
+        y = gr.conv(x, w, bias, **options)
+        dy = np.cos(np.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+        turned = gr.conv_transpose(dy, w, np.ones(x.shape[1], np.float32), **options)
+        return y, gr.conv_backward(dy, x, w, need="x", **options)[0], turned
+
+    found = everything()
+    with gr.config(precision="strict"):
+        right = everything()
+    with gr.config(threads=1):
+        alone = everything()
+    for one, wanted, same in zip(found, right, alone):
+        assert np.linalg.norm(one - wanted) <= 2e-6 * np.linalg.norm(wanted)
+        np.testing.assert_array_equal(one, same)
+    x[1, 5] = np.inf
+    y = gr.conv(x, w, bias, **options)
+    assert not np.isfinite(y[1]).any() and np.isfinite(y[0]).all()

@@ -14,6 +14,7 @@ from . import (
     pixel_dw,
     plans,
     pointwise_dw,
+    pointwise_strided,
     weight_gradient,
     winograd,
     winograd_dw,
@@ -29,7 +30,8 @@ def _amx(v, u, w, bias, plan, workspace):
 
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": _amx, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
-             "pixel_major": pixel_conv.run, "winograd": winograd.run}  # fmt: skip
+             "pixel_major": pixel_conv.run, "pointwise": pointwise_strided.run,
+             "winograd": winograd.run}  # fmt: skip
 _REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
            "pointwise": pointwise_dw.run, "winograd": winograd_dw.run}  # fmt: skip
 

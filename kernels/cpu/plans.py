@@ -26,6 +26,7 @@ from . import (
     pixel_conv,
     pixel_dw,
     pointwise_dw,
+    pointwise_strided,
     regions,
     weight_gradient,
     winograd,
@@ -116,18 +117,30 @@ def _depthwise(other, g, dtype, settings):
 
 
 def _pointwise_serves(operation, g, dtype, settings) -> bool:
-    """Small images do not fill the vectors along a row: there AMX, which packs, is ahead."""
+    """dw of small images does not fill the vectors along a row: there AMX, which packs, is ahead.
+
+    Forward and dx take a stride away for the sake of AMX.
+    """
+    if operation in ("conv_forward", "conv_dx"):
+        thin = pointwise_strided.without_stride(g)
+        return (thin is not None and _amx_serves(operation, thin, dtype, settings)
+                and amx_matmul.serves_images(thin))  # fmt: skip
     if operation != "conv_dw" or not pointwise_dw.serves(g) or depthwise.serves(g):
         return False
     return g.out_plane >= POINTWISE_ABOVE or not _amx_serves(operation, g, dtype, settings)
 
 
 def _pointwise(made, g, dtype, settings):
+    other = partial(plan, made.operation, g, dtype, settings, "pointwise")
+    if made.operation != "conv_dw":
+        inner = _amx(made, pointwise_strided.without_stride(g), dtype, settings)
+        built = pointwise_strided.build(g, inner, ITEMSIZE[dtype])
+        return replace(made, algorithm="pointwise", workspace_bytes=built.size,
+                       blocking=inner.blocking, program=built, otherwise=other)  # fmt: skip
     built = pointwise_dw.build(g, dtype, made.threads)
     p = built.layout
     blocking = {"tile": (pointwise_dw.HEIGHT, pointwise_dw.WIDTH), "run": p.run,
                 "images": p.images, "parts": p.parts}  # fmt: skip
-    other = partial(plan, made.operation, g, dtype, settings, "pointwise")
     return replace(made, algorithm="pointwise", workspace_bytes=built.size * ITEMSIZE[dtype],
                    blocking=blocking, program=built, otherwise=other)  # fmt: skip
 

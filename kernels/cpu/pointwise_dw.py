@@ -20,9 +20,9 @@ from numba import types
 
 from .implicit_gemm import in_one_row
 from .inner_tile import HEIGHT, WIDTH, inner_tile
-from .jit import array, helper, int64, kernel, out, prange, triple
+from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .padded_rows import pad_row
+from .pointwise_strided import take
 from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row
 
 #: Bytes of a run of pixels: HEIGHT rows of them take two thirds of a 48 KiB L1.
@@ -106,8 +106,6 @@ def run(dw, dy, x, plan, workspace) -> bool:
     if dy is None or not _side_by_side(dy):
         return False
     if program.x_shape is not None:
-        if x.strides[4] != x.itemsize:
-            return False
         copy = work[: prod(program.x_shape)].reshape(program.x_shape)
         take(dtype, plan.threads, copy, x, program.stride)
         x = copy
@@ -121,21 +119,6 @@ def run(dw, dy, x, plan, workspace) -> bool:
 
 def _side_by_side(image):
     return image.strides[4] == image.itemsize
-
-
-@kernel(lambda F: (out(F, 5), array(F, 5), triple))
-def take(copy, x, stride):
-    """copy (N, C, 1, 1, pixels) = every stride-th pixel of x (N, C, D, H, W)."""
-    N, C, D, H, W = x.shape
-    width = (W + stride[2] - 1) // stride[2]
-    for task in prange(N * C):
-        n, c = task // C, task % C
-        to = n * step(copy, 0) + c * step(copy, 1)
-        for d in range(0, D, stride[0]):
-            for h in range(0, H, stride[1]):
-                start = n * step(x, 0) + c * step(x, 1) + d * step(x, 2) + h * step(x, 3)
-                pad_row(copy, to, x, start, stride[2], 0, width, width)
-                to += width
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5), array(F, 5), out(F, 1), LAYOUT))
