@@ -48,6 +48,8 @@ def test_padding_far_in_front_of_a_pool_is_refused_at_once(backend):
         gr.avg_pool(X, far + 1, padding=((far, far),), stride=1)
 
 
-def test_a_product_without_elements_costs_nothing(backend):
+@pytest.mark.parametrize("name", ["reference", "numba"])  # a GPU would have to hold the rows
+def test_a_product_without_elements_costs_nothing(name):
     rows = np.broadcast_to(np.ones((1, 12)), (2**50, 12))
-    assert gr.matmul(rows, np.ones((2, 12, 0))).shape == (2, 2**50, 0)
+    with gr.config(backend=name):
+        assert gr.matmul(rows, np.ones((2, 12, 0))).shape == (2, 2**50, 0)

@@ -127,11 +127,14 @@ class _Block:
             for j in range(2):
                 _emit(self.builder, "tdpbf16ps", _tile(2 * i + j), _tile(4 + i), _tile(6 + j))
 
-    def emit(self):
-        """The six products, ordered so that 14 tile loads serve 24 multiplications."""
+    def emit(self, turned):
+        """The six products, ordered so that 14 tile loads serve 24 multiplications.
+
+        ``turned``: A and B change places, so that C transposed has the bits of C.
+        """
         for loads in (("a0", "b2"), ("b1",), ("a1",), ("b0",), ("a2",), ("a0",)):
             for operand, part in loads:
-                self.load(operand, int(part))
+                self.load({"a": "b", "b": "a"}[operand] if turned else operand, int(part))
             self.multiply()
 
 
@@ -142,9 +145,7 @@ def _accumulators(builder, name, c, ldc):
             _emit(builder, name, _tile(2 * i + j), builder.gep(row, [const(64 * j)]), ldc)
 
 
-@intrinsic
-def block(typing, work, a, a_table, a_row, a_next, a_part, b, b_table, b_row, b_next, b_part,
-          table, entry, steps, c, ldc, resume):  # fmt: skip
+def _block_intrinsic(turned):
     """A SIDE x SIDE block of C from ``steps`` steps of the sum; all offsets count bytes of work.
 
     Step k multiplies A at a + table[entry + k] * a_table + k * ... with B likewise; see `operand`
@@ -152,34 +153,43 @@ def block(typing, work, a, a_table, a_row, a_next, a_part, b, b_table, b_row, b_
     an image passes 1 and is found through the table.
     """
 
-    def generate(context, builder, signature, arguments):
-        (work, a, a_table, a_row, a_next, a_part, b, b_table, b_row, b_next, b_part,
-         table, entry, steps, c, ldc, resume) = arguments  # fmt: skip
-        base = _bytes(context, builder, signature.args[0], work, const(0))
-        offsets = pointer(context, builder, signature.args[11], table, entry)
-        c = builder.gep(base, [c])
-        with builder.if_else(builder.icmp_signed("!=", resume, const(0))) as (resumed, fresh):
-            with resumed:
-                _accumulators(builder, "tileloadd64", c, ldc)
-            with fresh:
-                for i in range(4):
-                    _emit(builder, "tilezero", _tile(i))
-        with cgutils.for_range(builder, steps, intp=_INT) as loop:
-            k, packed = loop.index, builder.mul(loop.index, const(STEP_BYTES))
-            offset = builder.load(builder.gep(offsets, [k]))
+    @intrinsic
+    def emitted(typing, work, a, a_table, a_row, a_next, a_part, b, b_table, b_row, b_next, b_part,
+                table, entry, steps, c, ldc, resume):  # fmt: skip
+        def generate(context, builder, signature, arguments):
+            (work, a, a_table, a_row, a_next, a_part, b, b_table, b_row, b_next, b_part,
+             table, entry, steps, c, ldc, resume) = arguments  # fmt: skip
+            base = _bytes(context, builder, signature.args[0], work, const(0))
+            offsets = pointer(context, builder, signature.args[11], table, entry)
+            c = builder.gep(base, [c])
+            with builder.if_else(builder.icmp_signed("!=", resume, const(0))) as (resumed, fresh):
+                with resumed:
+                    _accumulators(builder, "tileloadd64", c, ldc)
+                with fresh:
+                    for i in range(4):
+                        _emit(builder, "tilezero", _tile(i))
+            with cgutils.for_range(builder, steps, intp=_INT) as loop:
+                k, packed = loop.index, builder.mul(loop.index, const(STEP_BYTES))
+                offset = builder.load(builder.gep(offsets, [k]))
 
-            def start(first, table_factor):
-                through = builder.icmp_signed("!=", table_factor, const(0))
-                return builder.gep(base, [builder.add(first, builder.select(through, offset, packed))])
+                def start(first, table_factor):
+                    through = builder.icmp_signed("!=", table_factor, const(0))
+                    return builder.gep(base, [builder.add(first, builder.select(through, offset, packed))])
 
-            step = _Block(builder, start(a, a_table), a_row, a_next, a_part,
-                          start(b, b_table), b_row, b_next, b_part)  # fmt: skip
-            step.emit()
-        _accumulators(builder, "tilestored64", c, ldc)
-        return context.get_dummy_value()
+                step = _Block(builder, start(a, a_table), a_row, a_next, a_part,
+                              start(b, b_table), b_row, b_next, b_part)  # fmt: skip
+                step.emit(turned)
+            _accumulators(builder, "tilestored64", c, ldc)
+            return context.get_dummy_value()
 
-    index = types.intp
-    return types.void(work, *[index] * 10, table, *[index] * 5), generate
+        index = types.intp
+        return types.void(work, *[index] * 10, table, *[index] * 5), generate
+
+    return emitted
+
+
+block = _block_intrinsic(turned=False)
+turned_block = _block_intrinsic(turned=True)
 
 
 @intrinsic

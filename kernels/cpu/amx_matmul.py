@@ -30,6 +30,7 @@ from .amx import (
     end,
     split_row_pairs,
     split_rows,
+    turned_block,
 )
 from .amx_program import FLAGS, LANES, round_up
 from .implicit_gemm import in_one_row
@@ -62,6 +63,7 @@ _NO_TABLE = np.zeros(CHUNK // DEPTH, np.int64)
 class Blocking(NamedTuple):
     """What the compiled loops need to know.  Offsets count float32."""
 
+    turned: int  # is this y^T = b^T a^T?
     own_left: int  # is it the left factor of which a task cuts its own block?
     width: int  # rows or columns of that block
     chunk: int
@@ -110,7 +112,7 @@ def build(batch, rows, columns, inner, threads, own_left, shared_once=False) -> 
     square_at = width // SIDE * panel_bytes // 4
     sums_at = square_at + _SQUARE
     slot = sums_at + _SQUARE
-    made = Blocking(int(own_left), width, chunk, items, threads, shared_at, slots_at, slot,
+    made = Blocking(0, int(own_left), width, chunk, items, threads, shared_at, slots_at, slot,
                     square_at, sums_at)  # fmt: skip
     return Program(made, 4 * (slots_at + threads * slot))
 
@@ -150,7 +152,7 @@ def run(y, a, b, bias, plan, workspace) -> bool:
     work[: p.shared_at] = 0
     if y.strides[2] != y.itemsize and y.strides[1] == y.itemsize:  # y^T = b^T @ a^T
         y, a, b = y.transpose(0, 2, 1), b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)
-        bias, p = bias.T, p._replace(own_left=1 - p.own_left)
+        bias, p = bias.T, p._replace(own_left=1 - p.own_left, turned=1)
     multiply("float32", plan.threads, y, a, b, bias, work, SHAPES, _NO_TABLE, p)
     broken, own, shared = work[LANES : p.shared_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
     return not (broken or 0 < own < TINY or 0 < shared < TINY)
@@ -213,9 +215,14 @@ def _task(y, a, b, bias, work, table, slot, n, item, e, own, l0, count, part, pa
             to = n * step(y, 0) + i * step(y, 1) + j * step(y, 2)
             if part:
                 _read(y, to, work, sums, rows, columns)
-            block(work, left, 0, 64, 1024, STEP_BYTES // PARTS,
-                  right, 0, 64, 1024, STEP_BYTES // PARTS,
-                  table, 0, steps, 4 * sums, 4 * SIDE, part)  # fmt: skip
+            if p.turned:
+                turned_block(work, left, 0, 64, 1024, STEP_BYTES // PARTS,
+                             right, 0, 64, 1024, STEP_BYTES // PARTS,
+                             table, 0, steps, 4 * sums, 4 * SIDE, part)  # fmt: skip
+            else:
+                block(work, left, 0, 64, 1024, STEP_BYTES // PARTS,
+                      right, 0, 64, 1024, STEP_BYTES // PARTS,
+                      table, 0, steps, 4 * sums, 4 * SIDE, part)  # fmt: skip
             if part == parts - 1:
                 if bias.size:
                     _add_bias(work, sums, bias, i, j, rows, columns)

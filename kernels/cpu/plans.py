@@ -71,12 +71,16 @@ _CONV = ("conv_forward", "conv_dx", "conv_dw")
 
 
 @lru_cache(maxsize=4096)
-def plan(operation, geometry, dtype, settings, without=None) -> Plan:
+def plan(operation, geometry, dtype, settings) -> Plan:
     """The plan for ``operation`` (a function of the contract) on ``geometry``.
 
     ``geometry`` is the operation's geometry; an element count or a shape for those without one.
-    ``without`` names an algorithm that the arrays at hand are not for.
     """
+    return _plan(operation, geometry, dtype, settings)
+
+
+def _plan(operation, geometry, dtype, settings, without=None):
+    """``without`` names an algorithm that the arrays at hand are not for."""
     work = _work(geometry)
     threads = 1 if work < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
@@ -131,7 +135,7 @@ def _pointwise_serves(operation, g, dtype, settings) -> bool:
 
 
 def _pointwise(made, g, dtype, settings):
-    other = partial(plan, made.operation, g, dtype, settings, "pointwise")
+    other = partial(_plan, made.operation, g, dtype, settings, "pointwise")
     if made.operation != "conv_dw":
         inner = _amx(made, pointwise_strided.without_stride(g), dtype, settings)
         built = pointwise_strided.build(g, inner, ITEMSIZE[dtype])

@@ -184,7 +184,7 @@ def _multiply(work, table, steps, slot, task, pixels, fresh, images, d0, h0, w0,
     depth = min(s.block_d, s.span_d - d0)
     scratch = p.slots_at + slot * p.run * p.columns
     sums = p.sums_at + task * p.rows * p.columns
-    zero = load(work, 0) * 0
+    zero = work.dtype.type(0)
     if fresh:
         fill_row(work, sums, zero, p.rows * p.columns)
     first, end = pixels * part // p.parts, pixels * (part + 1) // p.parts
@@ -227,7 +227,7 @@ def _finish(dw, work, g, k, empty, p):
                 store(work, sums + j, load(work, sums + j) + load(work, sums + part * stride + j))
         count = min(p.columns, C * p.taps - first)
         if empty:
-            fill_row(work, sums, load(work, 0) * 0, count)
+            fill_row(work, sums, work.dtype.type(0), count)
         if contiguous:
             copy_row(dw, to + first, work, sums, count)
             continue
