@@ -58,11 +58,11 @@ PROMISES = (
      "of their own.)",
      "test_determinism.py test_forks.py test_kernel_cache.py"),
     ("Security",
-     "Loading weights unpickles nothing. The kernel cache is made with the user's rights "
-     "only, whatever the umask, and is not used where others could write it. There is no "
-     "configuration file; values of GRADROUTE_* variables are compared or read as integers, "
+     "Loading weights unpickles nothing. The caches of compiled kernels, the CPU's and "
+     "the GPU's, are made with the user's rights only, whatever the umask, and are not used where "
+     "others could write them. There is no configuration file; values of GRADROUTE_* variables are compared or read as integers, "
      "never evaluated.",
-     "test_security.py"),
+     "test_security.py test_folders.py"),
 )  # fmt: skip
 
 HEAD = """# Reliability

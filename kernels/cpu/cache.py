@@ -15,7 +15,6 @@ import hashlib
 import os
 import pathlib
 import pickle
-import stat
 import sys
 import tempfile
 import warnings
@@ -24,6 +23,8 @@ import llvmlite
 import numba
 from numba.core.caching import CompileResultCacheImpl, _Cache
 from numba.core.serialize import dumps
+
+from gradroute.folders import private
 
 _MAGIC = b"gradroute kernel\n"
 
@@ -51,12 +52,7 @@ def folder() -> pathlib.Path:
 def usable_folder() -> pathlib.Path | None:
     """The folder, made with the user's rights only; None, said once, where that cannot be."""
     try:
-        path = folder()
-        for one in [*reversed(path.parents), path]:  # mkdir's own mode is not its parents'
-            one.mkdir(mode=0o700, exist_ok=True)
-        state = path.stat()
-        if state.st_mode & stat.S_IWOTH or (hasattr(os, "getuid") and state.st_uid != os.getuid()):
-            raise PermissionError(f"{path} can be written by others, or belongs to somebody else")
+        path = private(folder())
         with tempfile.TemporaryFile(dir=path):
             pass
     except (OSError, RuntimeError) as error:

@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 
 from ...errors import ArgumentValueError, BackendError, WorkspaceError
+from ...folders import private
 from . import launch
 
 #: the oldest architecture with cp.async, bfloat16 and TF32
@@ -68,6 +69,7 @@ def cached_cubin(file: str, opts: tuple, architecture: str, folder: Path | None 
     key = cache_key(file, opts, architecture, str(nvrtc.getVersion()))
     path = (folder or cache_folder()) / f"{file}-{key}.cubin"
     try:
+        private(path.parent)  # what others could have written is not run
         return path.read_bytes()
     except OSError:
         cubin, _ = compile_cubin(file, opts, architecture)
@@ -78,7 +80,7 @@ def cached_cubin(file: str, opts: tuple, architecture: str, folder: Path | None 
 def write_atomically(path: Path, data: bytes) -> None:
     """Readers see the whole file or none; a cache that cannot be written is done without."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(data)
         os.replace(file.name, path)
