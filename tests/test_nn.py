@@ -1,12 +1,10 @@
-"""gr.nn against PyTorch's layers and optimisers, and its promises about arrays and files."""
-
-import pickle
-import types
+"""gr.nn against PyTorch's layers and optimisers, and what it refuses."""
 
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from networks import filled, images, small
 
 import gradroute as gr
 from gradroute.nn import (
@@ -20,27 +18,7 @@ from gradroute.nn import (
     Linear,
     MaxPool,
     Sequential,
-    weights,
 )
-
-
-def small(seed=0, dtype="float32", **more):
-    return Sequential(
-        conv=Conv(2, 4, 3, padding=1), relu=Activation("relu"), pool=MaxPool(2), flat=Flatten(),
-        fc=Linear(4 * 3 * 3, 5), seed=seed, dtype=dtype, **more,
-    )  # fmt: skip
-
-
-def images(dtype="float32", batch=3, seed=1):
-    return np.random.default_rng(seed).standard_normal((batch, 2, 6, 6)).astype(dtype)
-
-
-def filled(seed=0, dtype="float32"):
-    """A network with gradients in it."""
-    net = small(seed, dtype)
-    y = net.forward(images(dtype))
-    net.backward(np.random.default_rng(2).standard_normal(y.shape))
-    return net
 
 
 # ---- against PyTorch ----------------------------------------------------------------------
@@ -386,152 +364,3 @@ def test_a_layer_belongs_to_one_place():
     Sequential(a=layer)
     with pytest.raises(gr.GradrouteError, match="part of a network"):
         Sequential(a=layer)
-
-
-# ---- files --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", ml_dtypes.bfloat16])
-def test_what_is_saved_is_loaded_bit_for_bit_into_the_same_arrays(dtype, tmp_path):
-    path = tmp_path / "weights"  # no suffix is added
-    one, other = small(1, dtype), small(2, dtype)
-    one.save(path)
-    arrays = other.parameters()
-    other.load(path)
-    for name, array in arrays.items():
-        assert array is other.parameters()[name]
-        assert array.tobytes() == one.parameters()[name].tobytes()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["weights"]
-
-
-def test_a_file_that_does_not_fit_is_refused_with_the_names_that_differ(tmp_path):
-    path = tmp_path / "weights.npz"
-    Sequential(conv=Conv(2, 4, 5), head=Linear(36, 5), seed=9).save(path)
-    net = small()
-    before = {name: array.copy() for name, array in net.parameters().items()}
-    with pytest.raises(gr.GradrouteError) as refused:
-        net.load(path)
-    for part in (
-        "conv.w has shape (4, 2, 5, 5), the network (4, 2, 3, 3)",
-        "fc.w is missing", "fc.b is missing",
-        "head.w is not in the network", "head.b is not in the network",
-    ):  # fmt: skip
-        assert part in str(refused.value)
-    assert "conv.b" not in str(refused.value)
-    for name, array in net.parameters().items():
-        assert np.array_equal(array, before[name])
-
-
-def test_arrays_that_are_not_floats_are_refused(tmp_path):
-    path = tmp_path / "weights.npz"
-    arrays = {name: array.astype("int32") for name, array in small().parameters().items()}
-    np.savez(path, **arrays)
-    with pytest.raises(ValueError, match="fc.b is int32"):
-        small().load(path)
-
-
-class Bomb:
-    def __reduce__(self):
-        return (pytest.fail, ("loading weights ran code from the file",))
-
-
-def _pickled(path):
-    path.write_bytes(pickle.dumps(Bomb()))
-
-
-def _object_array(path):
-    np.savez(path, **{name: np.array([Bomb()]) for name in small().parameters()})
-
-
-def _single(path):
-    with open(path, "wb") as file:
-        np.save(file, np.zeros(3))
-
-
-def _truncated(path):
-    small().save(path)
-    path.write_bytes(path.read_bytes()[:700])
-
-
-def _flipped(path):
-    small().save(path)
-    data = bytearray(path.read_bytes())
-    data[300] ^= 255
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize(
-    "write", [_pickled, _object_array, _single, _truncated, _flipped, lambda p: p.write_text("")]
-)
-def test_a_file_that_is_no_npz_of_arrays_is_refused_and_nothing_is_unpickled(write, tmp_path):
-    path = tmp_path / "weights.npz"
-    write(path)
-    with pytest.raises(gr.GradrouteError, match="weights.npz"):
-        small().load(path)
-
-
-def test_a_missing_file_is_an_ordinary_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        small().load(tmp_path / "none.npz")
-
-
-def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "weights.npz"
-    small(1).save(path)
-    before = path.read_bytes()
-
-    def full(file, **arrays):
-        file.write(b"half of it")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(weights.np, "savez", full)
-    with pytest.raises(OSError, match="No space"):
-        small(2).save(path)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-# ---- where the arrays live ----------------------------------------------------------------
-
-
-class Far(np.ndarray):
-    """Stands for an array on another device."""
-
-
-def test_to_moves_parameters_gradients_and_optimiser_state_once(monkeypatch):
-    net = filled()
-    optimisers = [SGD(net, 0.1), Adam(net, 0.1)]
-    for optimiser in optimisers:
-        optimiser.step()
-    moved = []
-    fake = types.SimpleNamespace(
-        to_device=lambda a: moved.append(a) or a.copy().view(Far),
-        to_host=lambda a: np.array(a),
-    )
-    monkeypatch.setattr(Sequential, "_backend", staticmethod(lambda: fake))
-
-    def arrays():
-        states = [a for o in optimisers for kind in o.state.values() for a in kind.values()]
-        return [*net.parameters().values(), *net.gradients().values(), *states]
-
-    before = [array.copy() for array in arrays()]
-    assert net.to("cupy") is net and net.to("cupy") is net
-    assert len(moved) == len(before) == 4 * 5
-    for array, old in zip(arrays(), before):
-        assert type(array) is Far and np.array_equal(array, old)
-    with pytest.raises(gr.GradrouteError, match="forward"):
-        net.backward(np.zeros((3, 5)))
-    net.to("numpy")
-    for array, old in zip(arrays(), before):
-        assert type(array) is np.ndarray and np.array_equal(array, old)
-
-
-def test_to_cupy_without_a_gpu_says_why_and_leaves_the_network_as_it_was(monkeypatch):
-    def load(name):
-        raise gr.errors.BackendError(f"backend {name!r} cannot run here: no device")
-
-    monkeypatch.setattr(gr.dispatch, "load", load)
-    net = small()
-    with pytest.raises(gr.errors.BackendError, match="'cuda'.*no device"):
-        net.to("cupy")
-    monkeypatch.undo()
-    assert net.forward(images()).shape == (3, 5)
