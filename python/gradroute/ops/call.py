@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import dispatch
+from .. import alignment, dispatch
 from ..config import config
 from ..errors import ArgumentTypeError, ArgumentValueError, WorkspaceError
 from .checks import raise_pending
@@ -105,8 +105,9 @@ class Call:
     def empty(self, shape, dtype=None):
         """New memory where the kernels compute, of their dtype unless another is named."""
         dtype = dtype or self.compute
+        new = self.device_library
         try:
-            return self.device_library.empty(shape, dtype)
+            return (alignment if new is np else new).empty(shape, dtype)
         except ValueError:
             raise ArgumentValueError(
                 f"an array of shape {tuple(shape)} and dtype {dtype} has more bytes than 64 bits "
