@@ -20,7 +20,7 @@ def test_large_results_begin_at_a_cache_line(dtype):
 
 @pytest.mark.parametrize("shape", [(0,), (), (3, 5), (1 << 16,), (3, 1 << 17), (2, 0, 1 << 20)])
 def test_new_memory_has_the_shape_and_dtype_of_numpys(shape):
-    for dtype in ("uint8", "float64"):
+    for dtype in (np.dtype("uint8"), np.dtype("float64")):
         made, wanted = alignment.empty(shape, dtype), np.empty(shape, dtype)
         assert made.dtype == wanted.dtype
         assert made.shape == wanted.shape
@@ -29,4 +29,4 @@ def test_new_memory_has_the_shape_and_dtype_of_numpys(shape):
 
 def test_more_bytes_than_can_be_counted_are_numpys_error():
     with pytest.raises(ValueError):
-        alignment.empty((1 << 40, 1 << 40), "float32")
+        alignment.empty((1 << 40, 1 << 40), np.dtype("float32"))
