@@ -45,19 +45,26 @@ def _served(drivers, arrays, plan, workspace) -> bool:
     return False
 
 
+def _grouped(w, geometry):
+    """(K, C/G, T, R, S) -> (G, K/G, C/G, T, R, S)."""
+    return w.reshape(geometry.groups, -1, *w.shape[1:])
+
+
 def conv_forward(y, x, w, b, geometry, plan, workspace):
     dtype, g = y.dtype, geometry
     b = NO_BIAS[dtype] if b is None else b
-    weights = w.reshape(g.groups, -1, *w.shape[1:])
-    if not _served(_CONVOLVE, (y, x, weights, b), plan, workspace):
+    if plan.algorithm == "direct" or not _served(
+        _CONVOLVE, (y, x, _grouped(w, g), b), plan, workspace
+    ):
         direct.forward(dtype, plan.threads, y, x, w, b, g.stride, g.before, g.dilation, g.groups)
 
 
 def conv_dx(dx, dy, w, b, geometry, plan, workspace):
     dtype, g = dx.dtype, geometry
     b = NO_BIAS[dtype] if b is None else b
-    weights = w.reshape(g.groups, -1, *w.shape[1:]).transpose(0, 2, 1, 3, 4, 5)
-    if not _served(_CONVOLVE, (dx, dy, weights, b), plan, workspace):
+    if plan.algorithm == "direct" or not _served(
+        _CONVOLVE, (dx, dy, _grouped(w, g).swapaxes(1, 2), b), plan, workspace
+    ):
         direct.dx(dtype, plan.threads, dx, dy, w, b, g.stride, g.before, g.dilation, g.groups)
 
 

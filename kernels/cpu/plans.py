@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from gradroute.alignment import aligned_array
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
@@ -37,6 +38,9 @@ from .vectors import ITEMSIZE, TARGET
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
 #: region takes about 3 microseconds, in which one core does some 100,000 of them.
 SERIAL_BELOW = 100_000
+
+#: Times that a multiply-add takes an operation's step: pooling compares, and keeps who won.
+STEPS = {"max_pool_forward": 3, "max_pool_backward": 3}
 
 #: Below this many multiply-adds the loops of direct.py are done before a product has packed.
 DIRECT_BELOW = 4_000
@@ -82,7 +86,7 @@ def plan(operation, geometry, dtype, settings) -> Plan:
 def _plan(operation, geometry, dtype, settings, without=None):
     """``without`` names an algorithm that the arrays at hand are not for."""
     work = _work(geometry)
-    threads = 1 if work < SERIAL_BELOW else settings.threads
+    threads = 1 if work * STEPS.get(operation, 1) < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
     tiled = TARGET and work >= DIRECT_BELOW and not (operation in _CONV and _far(geometry))
     for algorithm, serves, build in _CHOICES:
@@ -374,14 +378,12 @@ def workspace(plan):
     if memory is not None and len(memory) >= size:
         return memory
     try:
-        memory = np.empty(size + 64, np.uint8)
+        memory = aligned_array((size,), np.dtype(np.uint8))
     except MemoryError:
         raise WorkspaceError(
             f"{plan.operation} ({plan.algorithm}) needs a workspace of {size} bytes, and there is "
             "not that much memory"
         ) from None
-    start = -memory.ctypes.data % 64
-    memory = memory[start : start + size]
     if size <= KEPT_BYTES:
         _kept.memory = memory
     return memory
