@@ -186,8 +186,8 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     if operation == "matmul":
         return amx_matmul.serves(g)
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    # a 1x1 window reads what it copies once: with few channels copying costs more than it saves
-    least = 2 * amx.SIDE + 1 if g.taps == 1 and operation != "conv_dw" else 1
+    # a 1x1 window reads what it cuts once: with few channels that costs more than it saves
+    least = 2 * amx.SIDE if g.taps == 1 and operation != "conv_dw" else 1
     if operation == "conv_dw" and g.taps > 1 and channels <= amx.SIDE and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
     return min(rows, channels) >= least and min(_fill(rows), _fill(channels)) >= 0.7
