@@ -7,6 +7,7 @@ Each plane of the result is the sum over its group's few source planes, a strip 
 from __future__ import annotations
 
 from . import depthwise_last as last
+from . import narrow_planes as narrow
 from .filter_strips import filter_plane
 from .jit import FLOATS, Kernel, array, inlined, int64, out, prange, triple
 from .matmul import NO_BIAS
@@ -14,7 +15,13 @@ from .memory import load, step, store
 from .strips import BLOCK, LARGEST, PIECE, WHOLE, plane
 from .vectors import LANES, TARGET, VECTOR_BYTES, fill_row
 
-BLOCKING = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
+
+
+def blocking(g, operation, dtype):
+    """What a plan shows of the kernel that planes whose rows lie in memory go to."""
+    if narrow.serves(g, stride_of(g), operation, dtype):
+        return narrow.BLOCKING
+    return {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
 
 
 def stride_of(g):
@@ -48,6 +55,10 @@ def run(v, u, w, b, plan, workspace) -> bool:
         before = tuple((size - 1) * dilation - before
                        for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
     if _rows_lie(v) and _rows_lie(u):
+        if narrow.serves(g, stride, plan.operation, dtype.name):
+            kernel = narrow.planes if stride == 1 else narrow.planes_down
+            kernel(dtype, threads, v, u, w, b, before[1], before[2], threads)
+            return True
         kernel = planes if stride == 1 else planes_down if forward else planes_up
         kernel(dtype, threads, v, u, w, b, g.dilation, before, threads)
         return True
@@ -64,6 +75,10 @@ def dw(dw, db, dy, x, plan, workspace) -> bool:
     g, dtype, work = plan.program, dw.dtype, workspace.view(dw.dtype)
     stride = stride_of(g)
     if _rows_lie(x) and _rows_lie(dy):
+        if narrow.serves(g, stride, plan.operation, dtype.name):
+            kernel = narrow.filters if stride == 1 else narrow.filters_down
+            kernel(dtype, plan.threads, dw, db, dy, x, g.before[1], g.before[2], g.groups)
+            return True
         kernel = filters if stride == 1 else filters_down
         kernel(dtype, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
                plan.threads)  # fmt: skip

@@ -117,7 +117,7 @@ def _depthwise(other, g, dtype, settings):
     if settings.workspace_limit is not None and size > settings.workspace_limit:
         return other
     return replace(other, algorithm="depthwise", workspace_bytes=size, program=g,
-                   blocking=depthwise.BLOCKING, otherwise=lambda: other)  # fmt: skip
+                   blocking=depthwise.blocking(g, other.operation, dtype), otherwise=lambda: other)  # fmt: skip
 
 
 def _pointwise_serves(operation, g, dtype, settings) -> bool:
