@@ -235,9 +235,9 @@ def _amx_pointwise_dw(made, g, dtype, settings):
     p = built.layout
     blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "run": p.run, "images": p.images,
                 "parts": p.parts}  # fmt: skip
-    other = partial(_amx_conv, made, g, dtype, settings)
+    strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
-                   program=built, otherwise=other)  # fmt: skip
+                   program=built, otherwise=strict)  # fmt: skip
 
 
 def _amx_matmul(made, g, dtype, settings, built):
