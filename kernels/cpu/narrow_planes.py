@@ -1,4 +1,5 @@
-"""Depthwise 3x3 on planes of which a whole row fits a vector: 7x7 and 14x14 images.
+"""Depthwise 3x3 on planes of which a whole row fits a vector (7x7 and 14x14 images), and in strips
+of such rows at stride 2.
 
 strips.py serves any width with blocks of rows, and its masks, pointers and branches for each row
 of a block take longer than the sums of so small a plane.  Here a source row is read once for all
