@@ -116,8 +116,9 @@ def _depthwise(other, g, dtype, settings):
     size = depthwise.workspace_elements(g, dtype, other.threads) * ITEMSIZE[dtype]
     if settings.workspace_limit is not None and size > settings.workspace_limit:
         return other
-    return replace(other, algorithm="depthwise", workspace_bytes=size, program=g,
-                   blocking=depthwise.BLOCKING, otherwise=lambda: other)  # fmt: skip
+    built = depthwise.build(g, other.operation, dtype)
+    return replace(other, algorithm="depthwise", workspace_bytes=size, program=built,
+                   blocking=built.blocking, otherwise=lambda: other)  # fmt: skip
 
 
 def _pointwise_serves(operation, g, dtype, settings) -> bool:

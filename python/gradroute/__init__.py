@@ -17,15 +17,10 @@ from .config import config
 from .dispatch import synchronize, which_backend
 from .errors import GradrouteError
 from .ops.activation import activate, activate_backward, softmax_cross_entropy
-from .ops.conv import (
-    col2im,
-    conv,
-    conv_backward,
-    conv_transpose,
-    conv_transpose_backward,
-    im2col,
-)
-from .ops.matmul import linear, linear_backward, matmul, matmul_backward
+from .ops.columns import col2im, im2col
+from .ops.conv import conv, conv_backward, conv_transpose, conv_transpose_backward
+from .ops.linear import linear, linear_backward
+from .ops.matmul import matmul, matmul_backward
 from .ops.plan import plan
 from .ops.pool import avg_pool, avg_pool_backward, max_pool, max_pool_backward
 from .ops.scatter import scatter_add

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 
 from .errors import ConfigError, UnknownSettingError
@@ -37,6 +37,8 @@ class Settings:
     workspace_limit: int | None = None
     tune: bool = False
     value_checks: str = "now"
+    #: what calls under these settings have settled: see ops/settled.py
+    settled: dict = field(default_factory=dict, init=False, compare=False, repr=False)
 
 
 # ---- what each field accepts --------------------------------------------------------------

@@ -7,6 +7,7 @@ from ..kernels.contract import ACTIVATIONS, SLOPE_FROM_OUTPUT
 from .call import Call
 from .checks import check_shape, integer_array, out_tuple, refuse_bad_values
 from .indices import carried
+from .settled import settled
 
 
 def check_activation(name) -> None:
@@ -68,11 +69,17 @@ def activate(x, name, *, out=None):
     >>> gr.activate(np.array([-1.0, 0.0, 2.0]), "leaky_relu")
     array([-0.01,  0.  ,  2.  ])
     """
+    call, plan = _activate((x,), (name,), out)
+    y, row = flat_result(call, x.shape, out)
+    call.backend.activation.activate(row, flat(call, x), name, plan, call.workspace(plan))
+    return finish_flat(call, y, row)
+
+
+@settled
+def _activate(x, name):
     call = Call({"x": x})
     check_activation(name)
-    y, row = flat_result(call, x.shape, out)
-    call.backend.activation.activate(row, flat(call, x), name, *call.scratch("activate", x.size))
-    return finish_flat(call, y, row)
+    return call, call.plan("activate", x.size)
 
 
 def activate_backward(dy, name, *, x=None, y=None, out=None):

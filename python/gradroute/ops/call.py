@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import dispatch
+from .. import alignment, dispatch
 from ..config import config
 from ..errors import ArgumentTypeError, ArgumentValueError, WorkspaceError
 from .checks import raise_pending
@@ -104,9 +104,10 @@ class Call:
 
     def empty(self, shape, dtype=None):
         """New memory where the kernels compute, of their dtype unless another is named."""
-        dtype = dtype or self.compute
+        dtype = np.dtype(dtype or self.compute)
+        new = self.device_library
         try:
-            return self.device_library.empty(shape, dtype)
+            return (alignment if new is np else new).empty(shape, dtype)
         except ValueError:
             raise ArgumentValueError(
                 f"an array of shape {tuple(shape)} and dtype {dtype} has more bytes than 64 bits "
@@ -127,18 +128,25 @@ class Call:
         """The array library of the caller's own arrays."""
         return np if self.library == "numpy" else self.backend.array_module()
 
-    def scratch(self, operation: str, geometry):
-        """The plan and the workspace of one kernel call, its last two arguments."""
+    def plan(self, operation: str, geometry):
+        """How one kernel call is served, within config.workspace_limit."""
         plan = self.backend.plan(operation, geometry, self.compute, self.settings)
-        if not plan.workspace_bytes:
-            return plan, None
         limit = self.settings.workspace_limit
         if limit is not None and plan.workspace_bytes > limit:
             raise WorkspaceError(
                 f"{operation} needs {plan.workspace_bytes} bytes of workspace, config."
                 f"workspace_limit is {limit}"
             )
-        return plan, self.backend.workspace(plan)
+        return plan
+
+    def workspace(self, plan):
+        """The scratch memory of one kernel call, its last argument; the plan is the one before."""
+        return self.backend.workspace(plan) if plan.workspace_bytes else None
+
+    def scratch(self, operation: str, geometry):
+        """The plan and the workspace of one kernel call, its last two arguments."""
+        plan = self.plan(operation, geometry)
+        return plan, self.workspace(plan)
 
     # ---- back -----------------------------------------------------------------------------
 

@@ -13,7 +13,15 @@ from ..options import integer
 _LAYOUTS = ("channels_first", "channels_last")
 _TO_FIRST = {n: (0, n - 1, *range(1, n - 1)) for n in (3, 4, 5)}
 _TO_LAST = {n: (0, *range(2, n), 1) for n in (3, 4, 5)}
-_pending = threading.local()
+
+
+class _Pending(threading.local):
+    """The value checks of a thread that are still to be read; a list once there are any."""
+
+    checks = ()
+
+
+_pending = _Pending()
 
 
 # ---- shapes -------------------------------------------------------------------------------
@@ -123,7 +131,7 @@ def refuse_bad_values(call, bad, message) -> None:
     if isinstance(bad, (int, np.integer)):
         position = int(bad)
     elif call.settings.value_checks == "later":
-        _pending.__dict__.setdefault("checks", []).append((call.backend, bad, message))
+        _pending.checks = [*_pending.checks, (call.backend, bad, message)]
         return
     else:
         position = call.backend.flag_value(bad, True)
@@ -133,12 +141,11 @@ def refuse_bad_values(call, bad, message) -> None:
 
 def raise_pending(wait: bool) -> None:
     """Raises for deferred value checks that have been decided; with ``wait`` for all of them."""
-    checks = _pending.__dict__.get("checks")
-    while checks:
-        backend, bad, message = checks[0]
+    while _pending.checks:
+        backend, bad, message = _pending.checks[0]
         position = backend.flag_value(bad, wait)
         if position is None:
             return
-        checks.pop(0)
+        _pending.checks = _pending.checks[1:]
         if position >= 0:
             raise IndexRangeError(message(position))

@@ -1,19 +1,12 @@
-"""Convolution, its transpose, and their gradients; im2col and col2im."""
+"""Convolution, its transpose, and their gradients."""
 
 from __future__ import annotations
 
 from ..errors import ArgumentValueError
-from ..geometry import conv_geometry, conv_transpose_geometry, im2col_geometry
+from ..geometry import conv_geometry, conv_transpose_geometry
 from .call import Call, Steps
-from .checks import (
-    canonical,
-    check_shape,
-    from_first,
-    given_shape,
-    image_shape,
-    out_tuple,
-    wanted_results,
-)
+from .checks import canonical, check_shape, from_first, image_shape, out_tuple, wanted_results
+from .settled import settled
 
 _RESULTS = ("dx", "dw", "db")
 
@@ -38,6 +31,35 @@ def _spatial(shape_of_three, axes):
 
 def _weights(w):
     return canonical(w, "channels_first")
+
+
+@settled
+def _conv(x, w, b, stride, padding, dilation, groups, layout):
+    call = Call({"x": x, "w": w, "b": b}, optional=("b",))
+    geometry = conv_geometry(
+        *_shapes(x, w, layout), stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    if b is not None:
+        check_shape(b, "b", (geometry.out_channels,), "one per output channel of w")
+    y_shape = (geometry.batch, geometry.out_channels, *_spatial(geometry.out, x.ndim - 2))
+    return call, geometry, from_first(y_shape, layout), call.plan("conv_forward", geometry)
+
+
+@settled
+def _conv_backward(dy, x, w, stride, padding, dilation, groups, layout, need):
+    call = Call({"dy": dy, "x": x, "w": w})
+    geometry = conv_geometry(
+        *_shapes(x, w, layout), stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    y_shape = (geometry.batch, geometry.out_channels, *_spatial(geometry.out, x.ndim - 2))
+    check_shape(dy, "dy", from_first(y_shape, layout), "that of conv's result")
+    want_x, want_w, want_b = wanted = wanted_results(need, ("x", "w", "b"))
+    plans = (
+        call.plan("conv_dx", geometry) if want_x else None,
+        call.plan("conv_dw", geometry) if want_w else None,
+        call.plan("bias_gradient", geometry.y_shape) if want_b and not want_w else None,
+    )
+    return call, geometry, wanted, plans
 
 
 def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1,
@@ -80,19 +102,14 @@ def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1,
     >>> gr.conv(x, w, padding=1)
     array([[[-1., -2., -2., -2.,  3.]]], dtype=float32)
     """
-    call = Call({"x": x, "w": w, "b": b}, optional=("b",))
-    x_shape, w_shape = _shapes(x, w, layout)
-    geometry = conv_geometry(
-        x_shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+    call, geometry, shape, plan = _conv(
+        (x, w, b), (stride, padding, dilation, groups, layout), out
     )
-    if b is not None:
-        check_shape(b, "b", (geometry.out_channels,), "one per output channel of w")
-    y_shape = (geometry.batch, geometry.out_channels, *_spatial(geometry.out, x.ndim - 2))
     grouped = geometry.groups > 1
-    y = call.result(from_first(y_shape, layout), out, even=grouped)
+    y = call.result(shape, out, even=grouped)
     call.backend.conv.conv_forward(
         canonical(y, layout), canonical(call.even(x, grouped), layout), _weights(call.input(w)),
-        call.input(b), geometry, *call.scratch("conv_forward", geometry),
+        call.input(b), geometry, plan, call.workspace(plan),
     )  # fmt: skip
     return call.finish(y)
 
@@ -131,33 +148,29 @@ def conv_backward(dy, x, w, *, stride=1, padding=0, dilation=1, groups=1,
     >>> dw, db
     (array([[[3., 4., 3.]]]), array([4.]))
     """
-    call = Call({"dy": dy, "x": x, "w": w})
-    x_shape, w_shape = _shapes(x, w, layout)
-    geometry = conv_geometry(
-        x_shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+    call, geometry, wanted, plans = _conv_backward(
+        (dy, x, w), (stride, padding, dilation, groups, layout, need), out
     )
-    y_shape = (geometry.batch, geometry.out_channels, *_spatial(geometry.out, x.ndim - 2))
-    check_shape(dy, "dy", from_first(y_shape, layout), "that of conv's result")
-    want_x, want_w, want_b = wanted = wanted_results(need, ("x", "w", "b"))
+    want_x, want_w, want_b = wanted
     out_x, out_w, out_b = out_tuple(out, wanted, _RESULTS)
     grouped = geometry.groups > 1
     dx = call.result(x.shape, out_x, "out[0] (dx)", even=grouped) if want_x else None
     dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
     db = call.result(w.shape[:1], out_b, "out[2] (db)") if want_b else None
-    kernels, steps = call.backend.conv, Steps()
+    kernels, steps, (plan_x, plan_w, plan_b) = call.backend.conv, Steps(), plans
     dy5 = canonical(call.even(dy, grouped or want_b), layout)
     if want_x:
         steps.add(
             kernels.conv_dx, canonical(dx, layout), dy5, _weights(call.input(w)), None,
-            geometry, *call.scratch("conv_dx", geometry),
+            geometry, plan_x, call.workspace(plan_x),
         )  # fmt: skip
     if want_w:
         steps.add(
             kernels.conv_dw, _weights(dw), db, dy5, canonical(call.even(x, grouped), layout),
-            geometry, *call.scratch("conv_dw", geometry),
+            geometry, plan_w, call.workspace(plan_w),
         )  # fmt: skip
     elif want_b:
-        steps.add(kernels.bias_gradient, db, dy5, *call.scratch("bias_gradient", dy5.shape))
+        steps.add(kernels.bias_gradient, db, dy5, plan_b, call.workspace(plan_b))
     steps.run()
     return call.finish_all(dx, dw, db)
 
@@ -277,115 +290,3 @@ def conv_transpose_backward(dy, x, w, *, stride=1, padding=0, output_padding=0, 
         steps.add(kernels.bias_gradient, db, dy5, *call.scratch("bias_gradient", dy5.shape))
     steps.run()
     return call.finish_all(dx, dw, db)
-
-
-# ---- im2col -------------------------------------------------------------------------------
-
-
-def _columns(cols, geometry, layout):
-    """The matrix of columns seen as (N, C, T, R, S, Z, P, Q)."""
-    n, c, *taps_and_out = geometry.cols_shape
-    if layout == "channels_first":
-        return cols.reshape(geometry.cols_shape)
-    window, out = taps_and_out[:3], taps_and_out[3:]
-    return cols.reshape((n, *out, *window, c)).transpose(0, 7, 4, 5, 6, 1, 2, 3)
-
-
-def _columns_shape(geometry, layout):
-    rows, places = geometry.channels * geometry.taps, geometry.out_plane
-    pair = (rows, places) if layout == "channels_first" else (places, rows)
-    return (geometry.batch, *pair)
-
-
-def im2col(x, window, *, stride=1, padding=0, dilation=1, layout="channels_first", out=None):
-    """The windows of a convolution laid out as the columns of a matrix.
-
-    Parameters
-    ----------
-    x : array (N, C, W), (N, C, H, W) or (N, C, D, H, W); channels behind with "channels_last"
-    window : int or one per spatial axis
-    stride, padding, dilation, layout : as in ``conv``
-    out : array of the result's shape and dtype to write to, optional
-
-    Returns
-    -------
-    cols : array (N, C*R*S, P*Q), or (N, P*Q, R*S*C) with "channels_last"; padding reads as 0
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        For arrays, shapes or options that do not fit, before anything is computed.
-
-    Notes
-    -----
-    Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document
-    processing".  ``conv`` itself never makes this matrix.
-
-    Examples
-    --------
-    >>> import numpy as np, gradroute as gr
-    >>> gr.im2col(np.array([[[1.0, 2.0, 3.0, 4.0]]]), 2)
-    array([[[1., 2., 3.],
-            [2., 3., 4.]]])
-    """
-    call = Call({"x": x})
-    geometry = im2col_geometry(
-        image_shape(x.shape, "x", layout),
-        window=window, stride=stride, padding=padding, dilation=dilation,
-    )  # fmt: skip
-    shape = _columns_shape(geometry, layout)
-    cols = call.result(shape, out)
-    # a reshape of a strided out would be a copy
-    made = cols if cols.flags.c_contiguous else call.empty(shape)
-    call.backend.conv.im2col(
-        _columns(made, geometry, layout), canonical(call.input(x), layout),
-        geometry, *call.scratch("im2col", geometry),
-    )  # fmt: skip
-    if made is not cols:
-        cols[...] = made
-    return call.finish(cols)
-
-
-def col2im(cols, x_shape, window, *, stride=1, padding=0, dilation=1, layout="channels_first",
-           out=None):  # fmt: skip
-    """Adds columns back into an image: the gradient of ``im2col``.
-
-    Parameters
-    ----------
-    cols : array (N, C*R*S, P*Q), or (N, P*Q, R*S*C) with "channels_last"
-    x_shape : the image's whole shape, with batch and channels, in the given layout
-    window, stride, padding, dilation, layout : as in ``im2col``
-    out : array of the result's shape and dtype to write to, optional
-
-    Returns
-    -------
-    x : array of shape x_shape; each element is the sum of the columns' entries that im2col would
-        have read from it
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        For arrays, shapes or options that do not fit, before anything is computed.
-
-    Notes
-    -----
-    Computed as a gather over the windows of each input, hence without write conflicts.
-
-    Examples
-    --------
-    >>> import numpy as np, gradroute as gr
-    >>> gr.col2im(np.ones((1, 2, 3)), (1, 1, 4), 2)
-    array([[[1., 2., 2., 1.]]])
-    """
-    call = Call({"cols": cols})
-    shape = given_shape(x_shape, layout)
-    geometry = im2col_geometry(
-        shape, window=window, stride=stride, padding=padding, dilation=dilation
-    )
-    check_shape(cols, "cols", _columns_shape(geometry, layout), "im2col's for this x_shape")
-    x = call.result(from_first(shape, layout), out)
-    call.backend.conv.col2im(
-        canonical(x, layout), _columns(call.input(cols), geometry, layout),
-        geometry, *call.scratch("col2im", geometry),
-    )  # fmt: skip
-    return call.finish(x)

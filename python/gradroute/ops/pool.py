@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .call import Call
 from .checks import canonical, check_shape, from_first, given_shape, image_shape, out_tuple
+from .settled import settled
 from .windows import between_windows, choice, flag, pooled_shape, window_geometry
+
+
+@settled
+def _max_pool(x, window, stride, padding, dilation, ceil_mode, layout, ties, nan, winner):
+    """The dtype is that of the winner, None where it is not wanted."""
+    call = Call({"x": x})
+    geometry = window_geometry(
+        image_shape(x.shape, "x", layout), window, stride, padding, dilation, ceil_mode
+    )
+    choice(ties, "ties", ("first", "last"))
+    choice(nan, "nan", ("propagate", "omit"))
+    dtype = np.dtype(geometry.winner_dtype) if flag(winner, "winner") else None
+    plan = call.plan("max_pool_forward", geometry)
+    return call, geometry, pooled_shape(geometry, x.ndim - 2, layout), dtype, plan
 
 
 def max_pool(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False,
@@ -47,20 +64,17 @@ def max_pool(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False,
     >>> y, winner
     (array([[[4., 4.]]]), array([[[2, 0]]], dtype=uint8))
     """
-    call = Call({"x": x})
-    geometry = window_geometry(
-        image_shape(x.shape, "x", layout), window, stride, padding, dilation, ceil_mode
+    call, geometry, shape, dtype, plan = _max_pool(
+        (x,), (window, stride, padding, dilation, ceil_mode, layout, ties, nan, winner), out
     )
-    choice(ties, "ties", ("first", "last"))
-    choice(nan, "nan", ("propagate", "omit"))
-    keep = flag(winner, "winner")
-    out_y, out_winner = out_tuple(out, (True, keep), ("y", "winner"))
-    shape = pooled_shape(geometry, x.ndim - 2, layout)
+    out_y, out_winner = out_tuple(out, (True, dtype is not None), ("y", "winner"))
     y = call.result(shape, out_y, "out[0] (y)")
-    won = call.result(shape, out_winner, "out[1] (winner)", geometry.winner_dtype) if keep else None
+    won = None
+    if dtype is not None:
+        won = call.result(shape, out_winner, "out[1] (winner)", dtype)
     call.backend.pool.max_pool_forward(
         canonical(y, layout), canonical(won, layout), canonical(call.input(x), layout),
-        geometry, ties, nan, *call.scratch("max_pool_forward", geometry),
+        geometry, ties, nan, plan, call.workspace(plan),
     )  # fmt: skip
     return call.finish_all(y, won)
 

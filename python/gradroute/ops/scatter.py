@@ -12,6 +12,7 @@ from ..options import integer
 from .call import Call, overlaps_itself
 from .checks import check_shape, integer_array, refuse_bad_values
 from .indices import carried
+from .settled import settled
 
 _MODES = ("raise", "wrap", "clip")
 
@@ -49,6 +50,18 @@ def scatter_add(out, index, src, *, axis=0, mode="raise"):
     >>> gr.scatter_add(np.zeros(3), np.array([2, 0, 2]), np.array([1.0, 5.0, 10.0]))
     array([ 5.,  0., 11.])
     """
+    call, geometry, look, plan = _scatter_add((out, src, index), (axis, mode))
+    values = _source(call, src, out, geometry)
+    rows, bad = _rows(call, index, geometry.rows, mode, out, look)
+    target = _target(call, out, geometry)
+    call.backend.scatter.scatter_add(
+        target, rows, values, bad, geometry, plan, call.workspace(plan)
+    )
+    return _written_back(call, out, target)
+
+
+@settled
+def _scatter_add(out, src, index, axis, mode):
     call = Call({"out": out, "src": src}, index=index)
     integer_array(index, "index")
     axis = _axis(axis, out.ndim)
@@ -63,13 +76,8 @@ def scatter_add(out, index, src, *, axis=0, mode="raise"):
     geometry = ScatterGeometry(
         math.prod(out.shape[:axis]), size, math.prod(out.shape[axis + 1 :]), count
     )
-    values = _source(call, src, out, geometry)
-    rows, bad = _rows(call, index, size, mode, out)
-    target = _target(call, out, geometry)
-    call.backend.scatter.scatter_add(
-        target, rows, values, bad, geometry, *call.scratch("scatter_add", geometry)
-    )
-    return _written_back(call, out, target)
+    plans = call.plan("check_index", count), call.plan("scatter_add", geometry)
+    return call, geometry, *plans
 
 
 def _axis(axis, ndim):
@@ -99,7 +107,7 @@ def _source(call, src, out, geometry):
     return values.reshape(geometry.outer, geometry.count, geometry.inner)
 
 
-def _rows(call, index, size, mode, out):
+def _rows(call, index, size, mode, out, plan):
     """The index brought into 0..size-1, and the flag of its value check.
 
     The CPU's kernels read an int64 index as it is: eight bytes an entry that need not be written.
@@ -110,9 +118,9 @@ def _rows(call, index, size, mode, out):
         rows = flat
     else:
         rows = call.empty(flat.shape, "int64")
-    bad = call.backend.scatter.check_index(
-        rows, flat, size, mode, *call.scratch("check_index", flat.shape[0])
-    )
+    bad = call.backend.scatter.check_index(rows, flat, size, mode, plan, call.workspace(plan))
+    if type(bad) is int and bad < 0:
+        return rows, bad
 
     def message(position):
         where = np.unravel_index(position, index.shape)

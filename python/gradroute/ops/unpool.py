@@ -105,7 +105,8 @@ def winner_to_index(winner, x_shape, window, *, stride=None, padding=0, dilation
     pooled = pooled_shape(geometry, len(shape) - 2, layout)
     check_shape(winner, "winner", pooled, "that of max_pool's result for this x_shape")
     index = call.result(pooled, out, dtype="int64")
-    won, bad = checked_winner(call, winner, geometry, layout)
+    look = call.plan("check_winner", geometry)
+    won, bad = checked_winner(call, winner, geometry, layout, look)
     call.backend.pool.winner_to_index(
         canonical(index, layout), won, bad, geometry, *call.scratch("winner_to_index", geometry)
     )
