@@ -62,6 +62,11 @@ def _scatter():
     return gr.scatter_add(np.zeros((50, 7), np.float32), index, src)
 
 
+def _histogram():
+    index = np.random.default_rng(0).integers(0, 50, 100_003)
+    return gr.scatter_add(np.ones(50, np.float32), index, make("normal", index.shape, "float32"))
+
+
 def _columns():
     x = make("normal", X, "float32")
     cols = gr.im2col(x, 3, padding=1)
@@ -91,6 +96,7 @@ WORK = {
     "pool 2x2 channels last": lambda: _pool(LAYOUTS[1], 2, 2),
     "matmul": _matmul,
     "scatter": _scatter,
+    "histogram": _histogram,
     "columns": _columns,
     "element-wise": _element_wise,
 }

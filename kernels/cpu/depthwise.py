@@ -44,11 +44,8 @@ class Program(NamedTuple):
     geometry: object
     stride: int
     before: tuple  # padding; at stride 1 dx is the forward pass with the window turned round
-    narrow: bool  # do planes whose rows lie in memory go to narrow_planes.py?
-
-    @property
-    def blocking(self):
-        return narrow.BLOCKING if self.narrow else {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
+    narrow: object  # the kernel of narrow_planes.py or narrow_filters.py for such planes, or None
+    blocking: dict
 
 
 def build(g, operation, dtype) -> Program:
@@ -57,7 +54,18 @@ def build(g, operation, dtype) -> Program:
     if stride == 1 and operation == "conv_dx":
         before = tuple((size - 1) * dilation - before
                        for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
-    return Program(g, stride, before, narrow.serves(g, stride, operation, dtype))
+    if not narrow.serves(g, stride, operation, dtype):
+        blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
+        return Program(g, stride, before, None, blocking)
+    strips = narrow.in_strips(g, stride, operation, dtype)
+    if operation == "conv_dw":
+        at_two = narrow_filters.filters_strips if strips else narrow_filters.filters_down
+        kernel = narrow_filters.filters if stride == 1 else at_two
+    else:
+        down = narrow.planes_strips if strips else narrow.planes_down
+        forward = operation == "conv_forward"
+        kernel = _kernel(stride, forward, narrow.planes, down, narrow.planes_up)
+    return Program(g, stride, before, kernel, narrow.blocking(strips))
 
 
 def run(v, u, w, b, plan, workspace) -> bool:
@@ -71,8 +79,7 @@ def run(v, u, w, b, plan, workspace) -> bool:
         w = w[..., ::-1, ::-1, ::-1]
     if _rows_lie(v) and _rows_lie(u):
         if p.narrow:
-            kernel = _kernel(stride, forward, narrow.planes, narrow.planes_down, narrow.planes_up)
-            kernel(dtype, threads, v, u, w, b, p.before[1], p.before[2], threads)
+            p.narrow(dtype, threads, v, u, w, b, p.before[1], p.before[2], threads)
         else:
             kernel = _kernel(stride, forward, planes, planes_down, planes_up)
             kernel(dtype, threads, v, u, w, b, g.dilation, p.before, threads)
@@ -95,8 +102,7 @@ def dw(dw, db, dy, x, plan, workspace) -> bool:
     g, stride = p.geometry, p.stride
     if _rows_lie(x) and _rows_lie(dy):
         if p.narrow:
-            kernel = narrow_filters.filters if stride == 1 else narrow_filters.filters_down
-            kernel(dtype, plan.threads, dw, db, dy, x, g.before[1], g.before[2], g.groups)
+            p.narrow(dtype, plan.threads, dw, db, dy, x, g.before[1], g.before[2], g.groups)
         else:
             kernel = filters if stride == 1 else filters_down
             kernel(dtype, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,

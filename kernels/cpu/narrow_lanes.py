@@ -15,6 +15,9 @@ from .lanes import Lanes, _Emit, _pointer
 from .row_lanes import places
 from .vectors import VECTOR_BYTES
 
+#: Rows of the strips of a wide plane.
+ROWS = 14
+
 
 @intrinsic
 def vector(typing, value):
@@ -118,6 +121,13 @@ def like_lanes(typing, like):
     """How many lanes a register has."""
     count = like.count
     return types.int64(like), lambda *_: ir.Constant(ir.IntType(64), count)
+
+
+@inlined
+def strip(Q, like):
+    """Columns of a strip at stride 2, whose three columns of the window come of two registers."""
+    count = (Q - 1) // (like_lanes(like) - 1) + 1
+    return (Q - 1) // count + 1
 
 
 @inlined

@@ -1,4 +1,5 @@
-"""Depthwise 3x3 on planes of which a whole row fits a vector: 7x7 and 14x14 images.
+"""Depthwise 3x3 on planes of which a whole row fits a vector (7x7 and 14x14 images), and in strips
+of such rows at stride 2.
 
 strips.py serves any width with blocks of rows, and its masks, pointers and branches for each row
 of a block take longer than the sums of so small a plane.  Here a source row is read once for all
@@ -13,11 +14,13 @@ from .jit import FLOATS, Kernel, array, inlined, int64, out, prange
 from .lanes import splat_like
 from .memory import load, step
 from .narrow_lanes import (
+    ROWS,
     columns,
     interleaved,
     like_lanes,
     multiply_add,
     read,
+    strip,
     vector,
     window,
     write,
@@ -25,8 +28,8 @@ from .narrow_lanes import (
 from .row_lanes import places
 from .vectors import LANES
 
-#: What a plan shows: the rows of the target whose sums are in registers at once.
-BLOCKING = {"rows": 3, "piece": (3, 3)}
+#: Lanes from which on strips of a lane less than a vector are worth it.
+ENOUGH = 8
 
 
 def serves(g, stride, operation, dtype) -> bool:
@@ -39,7 +42,19 @@ def serves(g, stride, operation, dtype) -> bool:
         # a lane is a target at stride 1, and a pair of targets at stride 2
         widest = g.size[2] if stride == 1 else (g.size[2] - 1 + g.before[2]) // 2 + 1
         return g.out_channels == g.groups and widest <= LANES[dtype]
-    return g.out[2] <= LANES[dtype] - (stride - 1)
+    if stride == 1:
+        return g.out[2] <= LANES[dtype]
+    return LANES[dtype] >= ENOUGH or not in_strips(g, stride, operation, dtype)
+
+
+def in_strips(g, stride, operation, dtype) -> bool:
+    """Do the rows of this geometry, which ``serves``, take more than a vector?"""
+    return stride == 2 and operation != "conv_dx" and g.out[2] >= LANES[dtype]
+
+
+def blocking(strips):
+    """What a plan shows: the rows of the target that are summed before the next strip or plane."""
+    return {"rows": ROWS if strips else 3, "piece": (3, 3)}
 
 
 @inlined
@@ -57,7 +72,7 @@ def _taps(w, at):
             vector(load(w, at + 2 * step(w, 5))))  # fmt: skip
 
 
-def _planes(name, up, down):
+def _planes(name, up, down, strips=False):
     """The kernel for one pair of strides: v = u convolved with w (G, rows, 1, 1, 3, 3), + b."""
 
     def body(v, u, w, b, top, left, slots):
@@ -83,6 +98,8 @@ def _planes(name, up, down):
                     _rows_up(v, vo - left, left, u, uo, H, W, top, taps, start)
                 elif down == 1:
                     _rows(v, vo, P, there, u, uo - left, H, top, taps, start, where)
+                elif strips:
+                    _strips_down(v, vo, P, Q, u, uo - left, H, W, top, left, taps, start)
                 else:
                     _rows_down(v, vo, P, there, u, uo - left, H, top, taps, start, where)
                 k, i = k + 1, i + 1
@@ -131,6 +148,18 @@ def _rows_down(v, vo, P, there, u, uo, H, top, taps, start, where):
 
 
 @inlined
+def _strips_down(v, vo, P, Q, u, uo, H, W, top, left, taps, start):
+    """Stride 2, any width: blocks of rows that stay in L1, and in each a strip after the other."""
+    width = strip(Q, start)
+    for p in range(0, P, ROWS):
+        for q in range(0, Q, width):
+            count = min(width, Q - q)
+            where, there = window(2, left - 2 * q, W, count, start), places(0, count, 1, start)
+            _rows_down(v, vo + p * step(v, 3) + q, min(ROWS, P - p), there, u, uo + 2 * q, H,
+                       top - 2 * p, taps, start, where)  # fmt: skip
+
+
+@inlined
 def _rows_up(v, vo, left, u, uo, P, Q, top, taps, start):
     """dx of stride 2: rows and columns counted with the padding go by pairs, of which the even one
     is reached by two source rows (or columns) and the odd one by one."""
@@ -172,4 +201,5 @@ def _write_pairs(v, at, total, low, high, end):
 
 planes = _planes("narrow_planes", 1, 1)
 planes_down = _planes("narrow_planes_down", 1, 2)
+planes_strips = _planes("narrow_planes_strips", 1, 2, strips=True)
 planes_up = _planes("narrow_planes_up", 2, 1)
