@@ -181,6 +181,8 @@ def check_index(rows, index, size, mode, plan, workspace):
 def scatter_add(out, rows, src, bad, geometry, plan, workspace):
     """out[a, rows[i], b] += src[a, i, b] for i in order.  Geometry: ScatterGeometry.
 
+    Where many entries share each of a few elements, pieces of them, by sizes alone, may first be
+    summed on their own, each in order, and piece after piece then be added.
     out (A, R, B), rows (I,) int64, src (A, I, B).  On the CPU negative rows count from the end.
     """
 

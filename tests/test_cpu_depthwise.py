@@ -28,6 +28,28 @@ SHAPES = [
     (1, 3, 6, 3, (9, 18), (3, 3), 2, 1, 1),
 ]
 
+#: the same, of planes of which a whole row fits a vector of 16, 8 or 4 lanes, or strips of stride 2
+NARROW = [
+    (3, 5, 5, 5, (14, 14), (3, 3), 2, 1, 1),
+    (2, 5, 15, 5, (9, 6), (3, 3), 1, 1, 1),
+    (2, 5, 15, 5, (9, 6), (3, 3), 2, 1, 1),
+    (2, 7, 7, 7, (5, 8), (3, 3), 1, 1, 0),
+    (2, 7, 7, 7, (8, 12), (3, 3), 1, 1, 2),
+    (2, 7, 7, 7, (11, 16), (3, 3), 1, 1, 1),
+    (2, 4, 4, 4, (12, 17), (3, 3), 1, 1, 1),
+    (2, 4, 4, 4, (11, 15), (3, 3), 2, 1, 0),
+    (2, 4, 4, 4, (12, 16), (3, 3), 2, 1, 2),
+    (2, 4, 4, 4, (9, 30), (3, 3), 2, 1, 1),
+    (2, 4, 4, 4, (9, 31), (3, 3), 2, 1, 1),
+    (2, 4, 4, 4, (9, 33), (3, 3), 2, 1, 2),
+    (1, 3, 6, 3, (61, 75), (3, 3), 2, 1, 1),
+    (1, 3, 3, 3, (29, 62), (3, 3), 2, 1, 2),
+    (1, 40, 40, 40, (1, 9), (3, 3), 1, 1, 2),
+    (1, 90, 90, 90, (3, 1), (3, 3), 2, 1, 1),
+    (2, 30, 30, 30, (2, 3), (3, 3), 1, 1, 4),
+    (2, 30, 30, 30, (3, 2), (3, 3), 2, 1, 4),
+]
+
 
 def taps(shape, window, stride, dilation, padding, out):
     """For every tap of the window: (tap, slices of the outputs, slices of the inputs it reads)."""
@@ -81,7 +103,7 @@ def numba():
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES + NARROW, ids=str)
 def test_every_layout_gives_the_direct_sum(shape, dtype):
     x, w, dy, options = problem(shape, dtype)
     assert gr.plan("conv", x, w, **options).algorithm == "depthwise"
@@ -97,7 +119,7 @@ def test_every_layout_gives_the_direct_sum(shape, dtype):
         assert_close(found, exact, dtype)
 
 
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[9]], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES[:3], SHAPES[9], SHAPES[11], *NARROW], ids=str)
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("value", (np.inf, np.nan))
 def test_padding_is_not_multiplied(shape, value):
@@ -111,6 +133,19 @@ def test_padding_is_not_multiplied(shape, value):
         dx, dw, _ = gr.conv_backward(give(dy), give(x), w, **options)
         for found, exact in zip((y, take(dx), dw), expected):
             assert_close(found, exact, "float32")
+
+
+@pytest.mark.parametrize("shape", NARROW[:2], ids=str)
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_narrow_planes_give_the_bits_of_wide_ones(shape, dtype):
+    """The same image with columns of zeros behind it, or none: its rows are summed alike."""
+    x, w, _, options = problem(shape, dtype)
+    options["padding"] = 0
+    wide = np.concatenate([x, np.zeros((*x.shape[:-1], 64), dtype)], axis=-1)
+    assert (gr.plan("conv", x, w, **options).blocking
+            != gr.plan("conv", wide, w, **options).blocking)  # fmt: skip
+    y = gr.conv(x, w, **options)
+    assert np.array_equal(y, gr.conv(wide, w, **options)[..., : y.shape[-1]])
 
 
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[10]], ids=str)

@@ -184,8 +184,12 @@ def passes(x, w, dy, **options):
 
 assert vectors.VECTOR_BYTES == {bytes} and (vectors.TARGET is None) == {plain}
 for dtype in ("float32", "float64"):
-    for shape, options in (((20, 8, 3, 3), dict(padding=1)), ((9, 8, 1, 1), dict(stride=2))):
-        x = rng.standard_normal((3, 8, 13, 10)).astype(dtype)
+    for columns, shape, options in (
+        (10, (20, 8, 3, 3), dict(padding=1)), (10, (9, 8, 1, 1), dict(stride=2)),
+        (8, (8, 1, 3, 3), dict(padding=1, groups=8)), (4, (8, 1, 3, 3), dict(padding=1, groups=8)),
+        (7, (8, 1, 3, 3), dict(padding=1, stride=2, groups=8)),
+    ):
+        x = rng.standard_normal((3, 8, 13, columns)).astype(dtype)
         w = rng.standard_normal(shape).astype(dtype)
         plan = gr.plan("conv", x, w, **options)
         assert (plan.algorithm == "direct") == {plain}, plan

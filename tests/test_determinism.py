@@ -32,6 +32,13 @@ def _depthwise(layout):
     return y, *gr.conv_backward(x, x, w, padding=1, groups=12, layout=layout)
 
 
+def _narrow(stride):
+    x, w = make("normal", (9, 40, 14, 13), "float32"), make("normal", (40, 1, 3, 3), "float32")
+    options = {"padding": 1, "groups": 40, "stride": stride}
+    y = gr.conv(x, w, **options)
+    return y, *gr.conv_backward(y, x, w, **options)
+
+
 def _pool(layout, window=3, stride=2):
     x = to(make("ties", X, "float32"), layout)
     options = {"stride": stride, "layout": layout}
@@ -55,6 +62,11 @@ def _scatter():
     return gr.scatter_add(np.zeros((50, 7), np.float32), index, src)
 
 
+def _histogram():
+    index = np.random.default_rng(0).integers(0, 50, 100_003)
+    return gr.scatter_add(np.ones(50, np.float32), index, make("normal", index.shape, "float32"))
+
+
 def _columns():
     x = make("normal", X, "float32")
     cols = gr.im2col(x, 3, padding=1)
@@ -76,12 +88,15 @@ WORK = {
     "conv strided": lambda: _conv(LAYOUTS[0], stride=2),
     "depthwise": lambda: _depthwise(LAYOUTS[0]),
     "depthwise channels last": lambda: _depthwise(LAYOUTS[1]),
+    "depthwise of narrow images": lambda: _narrow(1),
+    "depthwise of narrow images, strided": lambda: _narrow(2),
     "pool": lambda: _pool(LAYOUTS[0]),
     "pool channels last": lambda: _pool(LAYOUTS[1]),
     "pool 2x2": lambda: _pool(LAYOUTS[0], 2, 2),
     "pool 2x2 channels last": lambda: _pool(LAYOUTS[1], 2, 2),
     "matmul": _matmul,
     "scatter": _scatter,
+    "histogram": _histogram,
     "columns": _columns,
     "element-wise": _element_wise,
 }
@@ -163,6 +178,9 @@ ANYWHERE = {
     "depthwise": (lambda x, w: gr.conv(x, w, padding=1, groups=12), X, (12, 1, 3, 3)),
     "depthwise backward": (lambda dy, x, w: gr.conv_backward(dy, x, w, padding=1, groups=12),
                            X, X, (12, 1, 3, 3)),
+    "depthwise of narrow images": (
+        lambda dy, x, w: gr.conv_backward(dy, x, w, padding=1, groups=12),
+        (3, 12, 9, 7), (3, 12, 9, 7), (12, 1, 3, 3)),
     "groups backward": (lambda dy, x, w: gr.conv_backward(dy, x, w, padding=1, groups=3),
                         (3, 18, 37, 41), X, (18, 4, 3, 3)),
     "groups transposed": (lambda x, w: gr.conv_transpose(x, w, stride=2, groups=3),

@@ -97,6 +97,37 @@ def test_rows_that_no_index_names_keep_their_bits(backend):
     assert out[:3].tobytes() == before[: out[:3].nbytes]
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("rows", [1, 5, 100])
+def test_a_histogram_adds_each_entry_and_leaves_other_places_alone(backend, rows, dtype):
+    index, src = index_into(rows, 33_003), make("normal", (33_003,), dtype)
+    out = make("normal", (rows + 3,), dtype, seed=1)
+    index[index < 0] += rows  # of the rows, not of out
+    out[rows:] = -0.0, np.inf, 0.0
+    expected = added(out, index, src, 0)
+    signalling = 0x7FA00001 if dtype == "float32" else 0x7FF4000000000001
+    out.view(np.uint32 if dtype == "float32" else np.uint64)[-1] = signalling
+    left_alone = out[rows:].tobytes()
+    apart = np.zeros(2 * out.size, dtype)[::-2]
+    apart[:rows] = out[:rows]
+    gr.scatter_add(out, index, src)
+    assert_close(out[:rows], expected[:rows], dtype)
+    assert out[rows:].tobytes() == left_alone
+    gr.scatter_add(apart, np.repeat(index, 2)[::2], np.repeat(src, 2)[::2])
+    np.testing.assert_array_equal(apart[:rows], out[:rows])
+
+
+def test_non_finite_entries_of_a_histogram_reach_their_places_only(backend):
+    out, src = np.zeros(4, np.float32), np.ones(40_000, np.float32)
+    src[[1, 30_001]] = np.inf, -np.inf
+    src[20_002] = np.nan
+    src[39_999] = np.inf
+    index = np.arange(40_000) % 4
+    with np.errstate(invalid="ignore"):
+        gr.scatter_add(out, index, src)
+    assert out[0] == 10_000 and np.isnan(out[[1, 2]]).all() and out[3] == np.inf
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_scatter_add_in_16_bits_is_rounded_once(backend, dtype):
     pytest.importorskip("ml_dtypes")

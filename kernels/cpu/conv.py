@@ -6,6 +6,7 @@ from . import (
     amx_conv,
     amx_dw,
     amx_matmul,
+    amx_pointwise_dw,
     columns,
     depthwise,
     direct,
@@ -28,11 +29,16 @@ def _amx(v, u, w, bias, plan, workspace):
     return (amx_matmul.run_images if pointwise else amx_conv.run)(v, u, w, bias, plan, workspace)
 
 
+def _amx_dw(dw, dy, x, plan, workspace):
+    pointwise = isinstance(plan.program, amx_pointwise_dw.Program)
+    return (amx_pointwise_dw.run if pointwise else amx_dw.run)(dw, dy, x, plan, workspace)
+
+
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": _amx, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
              "pixel_major": pixel_conv.run, "pointwise": pointwise_strided.run,
              "winograd": winograd.run}  # fmt: skip
-_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
+_REDUCE = {"amx": _amx_dw, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
            "pointwise": pointwise_dw.run, "winograd": winograd_dw.run}  # fmt: skip
 
 

@@ -6,15 +6,17 @@ Each plane of the result is the sum over its group's few source planes, a strip 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from . import depthwise_last as last
+from . import narrow_filters
+from . import narrow_planes as narrow
 from .filter_strips import filter_plane
 from .jit import FLOATS, Kernel, array, inlined, int64, out, prange, triple
 from .matmul import NO_BIAS
 from .memory import load, step, store
 from .strips import BLOCK, LARGEST, PIECE, WHOLE, plane
 from .vectors import LANES, TARGET, VECTOR_BYTES, fill_row
-
-BLOCKING = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
 
 
 def stride_of(g):
@@ -36,37 +38,75 @@ def workspace_elements(g, dtype, threads) -> int:
     return (g.taps + 1) * max(channels, threads * LANES[dtype])
 
 
+class Program(NamedTuple):
+    """What a call needs to know of its geometry."""
+
+    geometry: object
+    stride: int
+    before: tuple  # padding; at stride 1 dx is the forward pass with the window turned round
+    narrow: object  # the kernel of narrow_planes.py or narrow_filters.py for such planes, or None
+    blocking: dict
+
+
+def build(g, operation, dtype) -> Program:
+    """The program for a geometry that this file serves."""
+    stride, before = stride_of(g), g.before
+    if stride == 1 and operation == "conv_dx":
+        before = tuple((size - 1) * dilation - before
+                       for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
+    if not narrow.serves(g, stride, operation, dtype):
+        blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
+        return Program(g, stride, before, None, blocking)
+    strips = narrow.in_strips(g, stride, operation, dtype)
+    if operation == "conv_dw":
+        at_two = narrow_filters.filters_strips if strips else narrow_filters.filters_down
+        kernel = narrow_filters.filters if stride == 1 else at_two
+    else:
+        down = narrow.planes_strips if strips else narrow.planes_down
+        forward = operation == "conv_forward"
+        kernel = _kernel(stride, forward, narrow.planes, down, narrow.planes_up)
+    return Program(g, stride, before, kernel, narrow.blocking(strips))
+
+
 def run(v, u, w, b, plan, workspace) -> bool:
     """v = u convolved with w (G, rows, channels, T, R, S) + b, forward or dx as plan says.
 
     False, and nothing written, if the arrays' layout is not served.
     """
-    g, dtype, threads = plan.program, v.dtype, plan.threads
-    stride, before, forward = stride_of(g), g.before, plan.operation == "conv_forward"
-    if stride == 1 and not forward:  # the forward pass with the window turned round
+    p, dtype, threads = plan.program, v.dtype, plan.threads
+    g, stride, forward = p.geometry, p.stride, plan.operation == "conv_forward"
+    if stride == 1 and not forward:
         w = w[..., ::-1, ::-1, ::-1]
-        before = tuple((size - 1) * dilation - before
-                       for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
     if _rows_lie(v) and _rows_lie(u):
-        kernel = planes if stride == 1 else planes_down if forward else planes_up
-        kernel(dtype, threads, v, u, w, b, g.dilation, before, threads)
+        if p.narrow:
+            p.narrow(dtype, threads, v, u, w, b, p.before[1], p.before[2], threads)
+        else:
+            kernel = _kernel(stride, forward, planes, planes_down, planes_up)
+            kernel(dtype, threads, v, u, w, b, g.dilation, p.before, threads)
         return True
     if not _channels_lie(g, v, u, b):
         return False
     up, down = (1, stride) if forward else (stride, 1)
-    last.rows(dtype, threads, v, u, _pack(w, workspace), b, up, down, g.dilation, before)
+    last.rows(dtype, threads, v, u, _pack(w, workspace), b, up, down, g.dilation, p.before)
     return True
+
+
+def _kernel(stride, forward, same, down, up):
+    return same if stride == 1 else down if forward else up
 
 
 def dw(dw, db, dy, x, plan, workspace) -> bool:
     """dw, and db unless it is None."""
     db = NO_BIAS[dw.dtype] if db is None else db
-    g, dtype, work = plan.program, dw.dtype, workspace.view(dw.dtype)
-    stride = stride_of(g)
+    p, dtype, work = plan.program, dw.dtype, workspace.view(dw.dtype)
+    g, stride = p.geometry, p.stride
     if _rows_lie(x) and _rows_lie(dy):
-        kernel = filters if stride == 1 else filters_down
-        kernel(dtype, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
-               plan.threads)  # fmt: skip
+        if p.narrow:
+            p.narrow(dtype, plan.threads, dw, db, dy, x, g.before[1], g.before[2], g.groups)
+        else:
+            kernel = filters if stride == 1 else filters_down
+            kernel(dtype, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
+                   plan.threads)  # fmt: skip
         return True
     if not _channels_lie(g, x, dy, db):
         return False

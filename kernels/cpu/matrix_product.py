@@ -9,6 +9,9 @@ is as the tile wants it, or nearly:
   but not rows that share cache sets, nor columns far apart that several strips would read.
 - b is read as it lies where its rows are contiguous, and it stays in L1 or few panels read it.
 
+Tiles ask for what comes next: the first of a panel for the next panel of a, the others for the b
+of the next product.  Nothing else would, as rows of a come a few bytes at a time.
+
 Few rows and columns with a long sum are cut along the sum, into parts that sizes alone decide:
 each has sums of its own, which are added in order.
 """
@@ -41,6 +44,10 @@ BLOCK_BYTES = 1024 * 1024
 PART = 1024
 FEW_SUMS = 128 * 128
 MOST_PARTS = 16  # a power of two, as their number is: threads share them evenly
+
+
+#: Bytes of a cache line.
+LINE = 64
 
 
 class Blocking(NamedTuple):
@@ -129,33 +136,50 @@ def _shared(batch, down, across, rows, columns, width, threads):
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 2), out(F, 1), BLOCKING))
 def product(y, a, b, bias, work, p):
     """y = a @ b + bias; each slot is one thread's share of the blocks."""
-    B, I, J = y.shape
-    down, across = (I + p.rows - 1) // p.rows, (J + p.columns - 1) // p.columns
-    tasks = B * p.parts * down * across
+    tasks = _tasks(y, p)
     for slot in prange(p.slots):
-        base = slot * p.slot
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
-            i0, j0 = task % down * p.rows, task // down % across * p.columns
-            part = task // (down * across)
-            n = part // p.parts
-            rows, columns = min(p.rows, I - i0), min(p.columns, J - j0)
-            if p.parts > 1:
-                to = p.parts_at + part * I * p.columns + i0 * p.columns
-                _block(address(work, to), p.columns, p.columns, work, base, a, b, n, i0, rows,
-                       j0, columns, part % p.parts * p.part, 0, p)  # fmt: skip
-                continue
-            # whole tiles go straight to y where its rows are contiguous, the others by way of work
-            whole = columns // p.width * p.width if step(y, 2) == 1 else 0
-            to = n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2)
-            _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p)
-            _block(address(y, to), step(y, 1), whole, work, base, a, b, n, i0, rows, j0, columns,
-                   0, bias.size, p)  # fmt: skip
-            _write(y, to + whole * step(y, 2), work, base + p.c_at + whole, p.columns, rows,
-                   columns - whole, p)  # fmt: skip
+            _task(task, slot, y, a, b, bias, work, p)
     if p.parts > 1:
-        for task in prange(B * down):
-            n, i0 = task // down, task % down * p.rows
-            _add_parts(y, work, bias, n, i0, min(p.rows, I - i0), p)
+        for row in prange(_row_blocks(y, p)):
+            _add_parts(row, y, work, bias, p)
+
+
+@helper
+def _row_blocks(y, p):
+    """Blocks of rows of all products of the batch."""
+    return y.shape[0] * ((y.shape[1] + p.rows - 1) // p.rows)
+
+
+@helper
+def _tasks(y, p):
+    """Blocks, and parts of sums, that threads share."""
+    return _row_blocks(y, p) * p.parts * ((y.shape[2] + p.columns - 1) // p.columns)
+
+
+@helper
+def _task(task, slot, y, a, b, bias, work, p):
+    """One block of y, or a part of its sums."""
+    _, I, J = y.shape
+    base = slot * p.slot
+    down, across = (I + p.rows - 1) // p.rows, (J + p.columns - 1) // p.columns
+    i0, j0 = task % down * p.rows, task // down % across * p.columns
+    part = task // (down * across)
+    n = part // p.parts
+    rows, columns = min(p.rows, I - i0), min(p.columns, J - j0)
+    if p.parts > 1:
+        to = p.parts_at + part * I * p.columns + i0 * p.columns
+        _block(address(work, to), p.columns, p.columns, work, base, a, b, n, i0, rows, j0, columns,
+               part % p.parts * p.part, 0, p)  # fmt: skip
+        return
+    # whole tiles go straight to y where its rows are contiguous, the others by way of work
+    whole = columns // p.width * p.width if step(y, 2) == 1 else 0
+    to = n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2)
+    _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p)
+    _block(address(y, to), step(y, 1), whole, work, base, a, b, n, i0, rows, j0, columns, 0,
+           bias.size, p)  # fmt: skip
+    _write(y, to + whole * step(y, 2), work, base + p.c_at + whole, p.columns, rows,
+           columns - whole, p)  # fmt: skip
 
 
 @helper
@@ -192,17 +216,20 @@ def _block(to, ldc, whole, work, base, a, b, n, i0, rows, j0, columns, l0, resum
             _pack_strips(work, base + p.b_at + lying * depth, b, b_at + lying * step(b, 3), depth,
                          columns - lying, p)  # fmt: skip
             a_at = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + k * step(a, 3)
+            next_b, b_stride = address(b, b_at + step(b, 0)), _stride_of_next_b(a, b, rows, columns, p)
             for i in range(0, rows, p.panel):
+                next_a = a_at + ((i + p.panel) * step(a, 2) if i + p.panel < rows else step(a, 0))
                 _panel(to + i * ldc * p.item, ldc, whole, work, base, base + p.c_at + i * p.columns,
                        a, a_at + i * step(a, 2), b, b_at, lying, min(p.panel, rows - i), columns,
-                       depth, resume, p)  # fmt: skip
+                       depth, resume, address(a, next_a), next_b, b_stride, p)  # fmt: skip
+                next_b += depth * b_stride * ((columns - 1) // p.width) * p.item
             resume = 1
 
 
 @helper
 def _b_lies_right(b, rows, depth, p):
     """May the tile read b itself?  Few panels read it, or L1 keeps it beside a."""
-    near = abs(step(b, 2)) * depth * p.item <= 24 * 1024
+    near = abs(step(b, 2)) * depth * p.item <= 32 * 1024
     return step(b, 3) == 1 and (near or rows <= 2 * p.panel)
 
 
@@ -219,11 +246,33 @@ def _a_lies_right(a, columns, p):
 
 
 @helper
+def _stride_of_next_a(a, depth, p):
+    """Elements to fetch of the next panel at each step of the first tile; 0: it is not one piece."""
+    if step(a, 2) == 1:
+        return step(a, 3)
+    in_one_piece = step(a, 2) == a.shape[3] and depth <= p.chunk
+    return max(LINE // p.item, p.panel) if in_one_piece else 0
+
+
+@helper
+def _stride_of_next_b(a, b, rows, columns, p):
+    """The same of the next product's b at each step of the other tiles, if this is a whole one."""
+    one_task = rows == a.shape[2] and columns >= b.shape[3] and a.shape[1] == 1
+    if a.shape[0] == 1 or not one_task or a.shape[3] > p.depth:
+        return 0
+    tiles = (rows + p.panel - 1) // p.panel * max(1, (columns - 1) // p.width)
+    return (columns + tiles - 1) // tiles
+
+
+@helper
 def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, columns, depth, resume,
-           p):  # fmt: skip
+           next_a, next_b, b_stride, p):  # fmt: skip
     """A panel of a times every strip of b."""
     zero = work.dtype.type(0)
     right = _a_lies_right(a, columns, p)
+    a_stride = _stride_of_next_a(a, depth, p)
+    if step(a, 2) == 1:  # where a row of it begins, this panel ends
+        next_a += (p.panel - 1) * p.item
     for k in range(0, depth, p.chunk):
         count = min(p.chunk, depth - k)
         panel, a_step, a_row = address(a, a_at + k * step(a, 3)), step(a, 3), step(a, 2)
@@ -238,8 +287,13 @@ def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, colu
             target, target_row = to + j * p.item, ldc
             if j >= whole:
                 target, target_row = address(work, sums + j), p.columns
+            if j == 0:  # memory that is soon read and not yet in L2
+                ahead, stride = next_a + k * step(a, 3) * p.item, a_stride
+            else:
+                ahead, stride = next_b, b_stride
+                next_b += count * b_stride * p.item
             strided_tile(zero, rows, panel, a_step, a_row, strip, b_step, count, target,
-                         target_row, resume)  # fmt: skip
+                         target_row, resume, ahead, stride)  # fmt: skip
         resume = 1
 
 
@@ -281,9 +335,11 @@ def _pack(work, to, width, source, start, depth_step, step, depth, count, lanes)
 
 
 @helper
-def _add_parts(y, work, bias, n, i0, rows, p):
-    """Adds the parts of some rows in order, and writes them."""
-    J = y.shape[2]
+def _add_parts(row, y, work, bias, p):
+    """Adds the parts of a block of rows in order, and writes them."""
+    down = (y.shape[1] + p.rows - 1) // p.rows
+    n, i0 = row // down, row % down * p.rows
+    rows, J = min(p.rows, y.shape[1] - i0), y.shape[2]
     first = p.parts_at + (n * p.parts * y.shape[1] + i0) * p.columns
     for i in range(rows):
         row = first + i * p.columns

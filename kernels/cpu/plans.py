@@ -20,6 +20,7 @@ from . import (
     amx,
     amx_dw,
     amx_matmul,
+    amx_pointwise_dw,
     amx_program,
     depthwise,
     implicit_gemm,
@@ -120,8 +121,9 @@ def _depthwise(other, g, dtype, settings):
     size = depthwise.workspace_elements(g, dtype, other.threads) * ITEMSIZE[dtype]
     if settings.workspace_limit is not None and size > settings.workspace_limit:
         return other
-    return replace(other, algorithm="depthwise", workspace_bytes=size, program=g,
-                   blocking=depthwise.BLOCKING, otherwise=lambda: other)  # fmt: skip
+    built = depthwise.build(g, other.operation, dtype)
+    return replace(other, algorithm="depthwise", workspace_bytes=size, program=built,
+                   blocking=built.blocking, otherwise=lambda: other)  # fmt: skip
 
 
 def _pointwise_serves(operation, g, dtype, settings) -> bool:
@@ -135,7 +137,7 @@ def _pointwise_serves(operation, g, dtype, settings) -> bool:
                 and amx_matmul.serves_images(thin))  # fmt: skip
     if operation != "conv_dw" or not pointwise_dw.serves(g) or depthwise.serves(g):
         return False
-    return g.out_plane >= POINTWISE_ABOVE or not _amx_serves(operation, g, dtype, settings)
+    return not _amx_serves(operation, g, dtype, settings)
 
 
 def _pointwise(made, g, dtype, settings):
@@ -189,9 +191,9 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     if operation == "matmul":
         return amx_matmul.serves(g)
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    # a 1x1 window reads what it copies once: with few channels copying costs more than it saves
-    least = 2 * amx.SIDE + 1 if g.taps == 1 else 1
-    if operation == "conv_dw" and channels <= amx.SIDE and pixel_dw.serves(g):
+    # a 1x1 window reads what it cuts once: with few channels that costs more than it saves
+    least = 2 * amx.SIDE if g.taps == 1 and operation != "conv_dw" else 1
+    if operation == "conv_dw" and g.taps > 1 and channels <= amx.SIDE and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
     return min(rows, channels) >= least and min(_fill(rows), _fill(channels)) >= 0.7
 
@@ -206,6 +208,8 @@ def _amx(made, g, dtype, settings):
         built = amx_matmul.build(g.batch, g.rows, g.columns, g.inner, made.threads,
                                  own_left=g.rows > g.columns)  # fmt: skip
         return _amx_matmul(made, g, dtype, settings, built)
+    if made.operation == "conv_dw" and amx_pointwise_dw.serves(g):
+        return _amx_pointwise_dw(made, g, dtype, settings)
     if _one_to_one(g) and made.operation != "conv_dw" and amx_matmul.serves_images(g):
         built = amx_matmul.build_images(g, made.operation == "conv_dx", made.threads)
         return _amx_matmul(made, g, dtype, settings, built)
@@ -225,6 +229,16 @@ def _amx_conv(made, g, dtype, settings):
     s = built.blocks
     blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "images": s.images,
                 "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
+    strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
+    return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
+                   program=built, otherwise=strict)  # fmt: skip
+
+
+def _amx_pointwise_dw(made, g, dtype, settings):
+    built = amx_pointwise_dw.build(g, made.threads)
+    p = built.layout
+    blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "run": p.run, "images": p.images,
+                "parts": p.parts}  # fmt: skip
     strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
                    program=built, otherwise=strict)  # fmt: skip

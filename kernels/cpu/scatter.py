@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
+import numpy as np
 from numba.cpython.unsafe.numbers import trailing_zeros
 
 from .jit import array, inlined, int64, kernel, out, prange
 from .lanes import add, choose, lanes_load, lanes_store, splat, splat_like, within
 from .memory import load, step, store
 from .row_lanes import in_range, packed_store, plus
+from .vectors import add_row, fill_row
 
 _INTEGERS = ("int64", "int32", "uint8")
 _MODES = ("raise", "wrap", "clip")
@@ -78,6 +80,9 @@ OUTER, COLUMNS, ROWS = range(3)
 _WIDTH = 16  # lanes
 _BLOCK = 2048  # entries from which a thread picks its own before it adds them
 FEW_BYTES = 256 * 1024  # rows of single elements that one thread adds up
+_MANY = 16  # entries an element, from which on a piece of them has sums of its own
+_PIECE = 16 * 1024  # entries of a piece at least
+_MOST_PIECES = 16  # a power of two, as their number is: threads share them evenly
 
 
 @inlined
@@ -147,9 +152,9 @@ def _add_owned_elements(out, rows, src, a, first, end, my_rows, my_values, mine)
 
 
 @inlined
-def _add_elements(out, to, out_r, rows, size, src, at):
-    """All entries, where a row is one element."""
-    for i in range(rows.size):
+def _add_elements(out, to, out_r, rows, first, end, size, src, at):
+    """The entries first..end-1, where a row is one element."""
+    for i in range(first, end):
         row = load(rows, i)
         here = to + (row + ((row >> 63) & size)) * out_r  # without a branch: negative ones too
         store(out, here, load(out, here) + load(src, at + i))
@@ -183,13 +188,42 @@ def add_rows(out, rows, src, my_rows, my_values, way, pieces):
             to, at = a * step(out, 0) + b0 * step(out, 2), a * step(src, 0) + b0 * step(src, 2)
             if B == 1:
                 if step(out, 1) == 1:
-                    _add_elements(out, to, 1, rows, R, src, at)
+                    _add_elements(out, to, 1, rows, 0, rows.size, R, src, at)
                 else:
-                    _add_elements(out, to, step(out, 1), rows, R, src, at)
+                    _add_elements(out, to, step(out, 1), rows, 0, rows.size, R, src, at)
                 continue
             for i in range(rows.size):
                 row = _row(rows, i, R)
                 _add_run(out, to + row * step(out, 1), src, at + i * step(src, 1), b1 - b0)
+
+
+@kernel(lambda F: (out(F, 1), array(int64, 1), array(F, 1), out(F, 2)))
+def add_pieces(out, rows, src, sums):
+    """out[rows[i]] += src[i]: a piece of the entries has its own sums, which are added in order.
+
+    They begin with -0.0, which changes nothing that it is added to.  rows and src are contiguous,
+    and sums is (pieces, out's length or more).
+    """
+    R, pieces, apart = out.size, sums.shape[0], step(sums, 0)
+    for piece in prange(pieces):
+        first, end = rows.size * piece // pieces, rows.size * (piece + 1) // pieces
+        fill_row(sums, piece * apart, out.dtype.type(-0.0), R)
+        _add_elements(sums, piece * apart, 1, rows, first, end, R, src, 0)
+    for piece in range(1, pieces):
+        add_row(sums, 0, sums, piece * apart, R)
+    for r in range(R):
+        total, here = load(sums, r), r * step(out, 0)
+        if total != 0 or math.copysign(1.0, total) > 0:  # what nothing was added to keeps its bits
+            store(out, here, load(out, here) + total)
+
+
+def _pieces(geometry):
+    """The pieces of a histogram's entries; 1 where none is called for."""
+    g, pieces = geometry, 1
+    if g.outer == g.inner == 1:
+        while 2 * pieces <= min(_MOST_PIECES, g.count // max(_PIECE, _MANY * g.rows)):
+            pieces *= 2
+    return pieces
 
 
 def _way(geometry, threads, itemsize):
@@ -206,7 +240,13 @@ def _way(geometry, threads, itemsize):
 
 def scatter_add(out, rows, src, bad, geometry, plan, workspace):
     if bad == -1:
-        threads = plan.threads
+        threads, pieces = plan.threads, _pieces(geometry)
+        if pieces > 1:
+            apart = -(-geometry.rows // _WIDTH) * _WIDTH + _WIDTH  # no line of two threads
+            sums = np.empty((pieces, apart), out.dtype)
+            rows, src = np.ascontiguousarray(rows), np.ascontiguousarray(src[0, :, 0])
+            add_pieces(out.dtype, threads, out[0, :, 0], rows, src, sums)
+            return
         way = _way(geometry, threads, out.itemsize)
         if way == OUTER:  # no more pieces than slices: a single one needs no second thread
             threads = min(threads, max(1, geometry.outer))

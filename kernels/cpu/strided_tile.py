@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import helper
@@ -23,7 +24,7 @@ SHARED = 3
 class _StridedTile(Tile):
     """Emits the tile for one number of rows into the function being built."""
 
-    def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume):
+    def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride):
         build = self.builder
         zero = ir.Constant(self.vector, [0.0] * self.lanes)
         with build.if_else(resume) as (resumed, fresh):
@@ -39,12 +40,23 @@ class _StridedTile(Tile):
             phi.add_incoming(zero, fresh_at)
             first.append(phi)
         heads = [build.gep(a, [build.mul(a_row, const(i))]) for i in range(0, self.rows, SHARED)]
-        last = self._sum(first, depth, (b, *heads), (b_step, *[a_step] * len(heads)), a_row)
+        last = self._sum(first, depth, (b, ahead, *heads),
+                         (b_step, stride, *[a_step] * len(heads)), a_row)  # fmt: skip
         for value, (i, j) in zip(last, self.cells()):
             self._write(value, c, ldc, i, j)
 
+    def _fetch(self, at):
+        """Asks for the cache line at ``at``, which a later tile will read from L2."""
+        build, i32 = self.builder, ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [at.type, i32, i32, i32])
+        function = cgutils.get_or_insert_function(build.module, kind, "llvm.prefetch.p0")
+        build.call(function, [at, i32(0), i32(2), i32(1)])
+
     def _sum(self, first, depth, starts, steps, a_row):
-        """The accumulators after the last step; ``starts`` move by ``steps``: B, then A's heads."""
+        """The accumulators after the last step; ``starts`` move by ``steps``: B, what to fetch,
+
+        A's heads.
+        """
         build = self.builder
         twice = build.mul(a_row, const(2))
         before = build.block
@@ -54,11 +66,12 @@ class _StridedTile(Tile):
         k = build.phi(const(0).type)
         pointers = [build.phi(start.type) for start in starts]
         sums = [build.phi(self.vector) for _ in first]
+        self._fetch(pointers[1])
         columns = [build.load(self._column(pointers[0], j), align=self.size)
                    for j in range(VECTORS)]  # fmt: skip
         after = []
         for i in range(self.rows):  # each factor just before its use, or they fill the registers
-            head = pointers[1 + i // SHARED]
+            head = pointers[2 + i // SHARED]
             behind = (const(0), a_row, twice)[i % SHARED]
             factor = self.broadcast(build.gep(head, [behind]), 0)
             for j in range(VECTORS):
@@ -90,12 +103,12 @@ def address(typing, array, offset):
 
 
 @intrinsic
-def _strided(typing, zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume):
+def _strided(typing, zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride):
     """A switch over ``rows`` with one emitted tile per case; see `strided_tile`."""
 
     def generate(context, builder, signature, arguments):
-        zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume = arguments
-        a, b, c = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c))
+        zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride = arguments
+        a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, ahead))
         resumed = builder.icmp_signed("!=", resume, const(0))
         end = builder.append_basic_block("tiles.end")
         switch = builder.switch(rows, end)
@@ -104,19 +117,20 @@ def _strided(typing, zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, res
             switch.add_case(const(count), block)
             builder.position_at_end(block)
             emitter = _StridedTile(builder, signature.args[0], count, table_of_a=False)
-            emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed)
+            emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed, ahead, stride)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(zero, *[types.intp] * 10), generate
+    return types.void(zero, *[types.intp] * 12), generate
 
 
 @helper
-def strided_tile(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume):
+def strided_tile(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride):
     """rows x COLUMNS of C from A[k*a_step + i*a_row] and B[k*b_step + j], k < depth.
 
     a, b and c are addresses; the other numbers count elements, whose type is that of ``zero``.
     C's rows are ldc apart.  It begins with zero, or with what it holds if ``resume``.
+    Meanwhile memory from ``ahead`` on is fetched, ``stride`` elements further at each step.
     """
-    _strided(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume)
+    _strided(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride)

@@ -31,7 +31,8 @@ def scatter_add(out, index, src, *, axis=0, mode="raise"):
 
     Returns
     -------
-    out : the array that was passed; several slices for one place are all added, in order
+    out : the array that was passed; several slices for one place are all added, in order (the
+        CPU sums large histograms by pieces of src, in order)
 
     Raises
     ------
