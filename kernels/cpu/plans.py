@@ -236,9 +236,8 @@ def _amx_conv(made, g, dtype, settings):
 
 def _amx_pointwise_dw(made, g, dtype, settings):
     built = amx_pointwise_dw.build(g, made.threads)
-    p = built.layout
-    blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "run": p.run, "images": p.images,
-                "parts": p.parts}  # fmt: skip
+    blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "run": built.runs.run,
+                "images": built.runs.images, "parts": built.layout.parts}  # fmt: skip
     strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
                    program=built, otherwise=strict)  # fmt: skip
