@@ -52,8 +52,8 @@ def build(g, operation, dtype) -> Program:
     """The program for a geometry that this file serves."""
     stride, before = stride_of(g), g.before
     if stride == 1 and operation == "conv_dx":
-        before = tuple((size - 1) * dilation - before
-                       for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
+        axes = zip(g.window, g.dilation, g.before)
+        before = tuple((size - 1) * dilation - before for size, dilation, before in axes)
     if not narrow.serves(g, stride, operation, dtype):
         blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
         return Program(g, stride, before, None, blocking)
