@@ -20,14 +20,16 @@ ROWS = 14
 
 
 @intrinsic
-def vector(typing, value):
-    """A register of one value."""
-    kind = Lanes(value, VECTOR_BYTES * 8 // value.bitwidth)
+def vector(typing, value, part):
+    """A register of one value, or a half (part 2, a constant) of one."""
+    if not isinstance(part, types.IntegerLiteral):
+        return None
+    kind = Lanes(value, VECTOR_BYTES * 8 // value.bitwidth // part.literal_value)
 
     def generate(context, builder, signature, arguments):
         return _Emit(context, builder, kind).splat(arguments[0])
 
-    return kind(value), generate
+    return kind(value, part), generate
 
 
 @intrinsic
