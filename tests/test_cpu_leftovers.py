@@ -15,6 +15,7 @@ CASES = {
     "groups": ((2, 34, 9, 11), (38, 17, 3, 2), {"groups": 2}),
     "depthwise": ((2, 19, 13, 34), (19, 1, 3, 3), {"groups": 19, "padding": 1}),
     "depthwise, narrow": ((2, 33, 7, 7), (33, 1, 3, 3), {"groups": 33, "padding": 1}),
+    "depthwise, strips": ((2, 5, 33, 64), (5, 1, 3, 3), {"groups": 5, "stride": 2}),
     "depthwise, narrow, stride 2": ((2, 33, 14, 13), (33, 1, 3, 3),
                                     {"groups": 33, "padding": 1, "stride": 2}),
     "first layer": ((2, 3, 40, 37), (21, 3, 7, 7), {"stride": 2, "padding": 3}),

@@ -93,12 +93,22 @@ def _slope_from_output(y, name):
 
 @kernel(lambda F: (out(F, 1), array(F, 1), int64))
 def apply(y, x, name):
+    if name == _RELU:  # a loop of its own has vectors; a branch on random signs costs 8 cycles
+        for i in prange(x.size):
+            value = load(x, i)
+            store(y, i, x.dtype.type(0) if value <= 0 else value)
+        return
     for i in prange(x.size):
         store(y, i, _value(load(x, i), name))
 
 
 @kernel(lambda F: (out(F, 1), array(F, 1), array(F, 1), int64, boolean))
 def apply_slope(dx, dy, saved, name, from_output):
+    if name == _RELU:  # as in apply; the slope is the same from both
+        for i in prange(dy.size):
+            above = load(saved, i) > 0
+            store(dx, i, load(dy, i) * (dy.dtype.type(1) if above else dy.dtype.type(0)))
+        return
     for i in prange(dy.size):
         at = load(saved, i)
         slope = _slope_from_output(at, name) if from_output else _slope_from_input(at, name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import pathlib
@@ -95,7 +96,8 @@ class KernelCache(_Cache):
         return base / f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}.kernel"
 
     def load_overload(self, sig, target_context):
-        target_context.refresh()
+        with _uncollected():
+            target_context.refresh()
         path = self._path(sig, target_context.codegen())
         try:
             data = path.read_bytes() if path else b""
@@ -123,6 +125,18 @@ class KernelCache(_Cache):
             if written is not None:
                 with contextlib.suppress(OSError):
                     written.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _uncollected():
+    """No garbage collection: what Numba registers stays, and each one would walk all of it."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from . import (
     amx_conv,
     amx_dw,
     amx_matmul,
+    amx_pointwise_dw,
     columns,
     depthwise,
     direct,
@@ -28,11 +29,16 @@ def _amx(v, u, w, bias, plan, workspace):
     return (amx_matmul.run_images if pointwise else amx_conv.run)(v, u, w, bias, plan, workspace)
 
 
+def _amx_dw(dw, dy, x, plan, workspace):
+    pointwise = isinstance(plan.program, amx_pointwise_dw.Program)
+    return (amx_pointwise_dw.run if pointwise else amx_dw.run)(dw, dy, x, plan, workspace)
+
+
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": _amx, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
              "pixel_major": pixel_conv.run, "pointwise": pointwise_strided.run,
              "winograd": winograd.run}  # fmt: skip
-_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
+_REDUCE = {"amx": _amx_dw, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
            "pointwise": pointwise_dw.run, "winograd": winograd_dw.run}  # fmt: skip
 
 
@@ -45,19 +51,26 @@ def _served(drivers, arrays, plan, workspace) -> bool:
     return False
 
 
+def _grouped(w, geometry):
+    """(K, C/G, T, R, S) -> (G, K/G, C/G, T, R, S)."""
+    return w.reshape(geometry.groups, -1, *w.shape[1:])
+
+
 def conv_forward(y, x, w, b, geometry, plan, workspace):
     dtype, g = y.dtype, geometry
     b = NO_BIAS[dtype] if b is None else b
-    weights = w.reshape(g.groups, -1, *w.shape[1:])
-    if not _served(_CONVOLVE, (y, x, weights, b), plan, workspace):
+    if plan.algorithm == "direct" or not _served(
+        _CONVOLVE, (y, x, _grouped(w, g), b), plan, workspace
+    ):
         direct.forward(dtype, plan.threads, y, x, w, b, g.stride, g.before, g.dilation, g.groups)
 
 
 def conv_dx(dx, dy, w, b, geometry, plan, workspace):
     dtype, g = dx.dtype, geometry
     b = NO_BIAS[dtype] if b is None else b
-    weights = w.reshape(g.groups, -1, *w.shape[1:]).transpose(0, 2, 1, 3, 4, 5)
-    if not _served(_CONVOLVE, (dx, dy, weights, b), plan, workspace):
+    if plan.algorithm == "direct" or not _served(
+        _CONVOLVE, (dx, dy, _grouped(w, g).swapaxes(1, 2), b), plan, workspace
+    ):
         direct.dx(dtype, plan.threads, dx, dy, w, b, g.stride, g.before, g.dilation, g.groups)
 
 

@@ -44,20 +44,21 @@ class Program(NamedTuple):
     geometry: object
     stride: int
     before: tuple  # padding; at stride 1 dx is the forward pass with the window turned round
-    narrow: bool  # do planes whose rows lie in memory go to narrow_planes.py?
-
-    @property
-    def blocking(self):
-        return narrow.BLOCKING if self.narrow else {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
+    narrow: object  # the kernel of narrow_planes.py or narrow_filters.py for such planes, or None
+    blocking: dict
 
 
 def build(g, operation, dtype) -> Program:
     """The program for a geometry that this file serves."""
     stride, before = stride_of(g), g.before
     if stride == 1 and operation == "conv_dx":
-        before = tuple((size - 1) * dilation - before
-                       for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
-    return Program(g, stride, before, narrow.serves(g, stride, operation, dtype))
+        axes = zip(g.window, g.dilation, g.before)
+        before = tuple((size - 1) * dilation - before for size, dilation, before in axes)
+    way = narrow.way(g, stride, operation, dtype)
+    if way is None:
+        return Program(g, stride, before, None, {"rows": BLOCK[1], "piece": (PIECE, PIECE)})
+    kernels = narrow_filters.KERNELS if operation == "conv_dw" else narrow.KERNELS
+    return Program(g, stride, before, kernels[way], narrow.blocking(way))
 
 
 def run(v, u, w, b, plan, workspace) -> bool:
@@ -71,10 +72,9 @@ def run(v, u, w, b, plan, workspace) -> bool:
         w = w[..., ::-1, ::-1, ::-1]
     if _rows_lie(v) and _rows_lie(u):
         if p.narrow:
-            kernel = _kernel(stride, forward, narrow.planes, narrow.planes_down, narrow.planes_up)
-            kernel(dtype, threads, v, u, w, b, p.before[1], p.before[2], threads)
+            p.narrow(dtype, threads, v, u, w, b, p.before[1], p.before[2], threads)
         else:
-            kernel = _kernel(stride, forward, planes, planes_down, planes_up)
+            kernel = planes if stride == 1 else planes_down if forward else planes_up
             kernel(dtype, threads, v, u, w, b, g.dilation, p.before, threads)
         return True
     if not _channels_lie(g, v, u, b):
@@ -84,10 +84,6 @@ def run(v, u, w, b, plan, workspace) -> bool:
     return True
 
 
-def _kernel(stride, forward, same, down, up):
-    return same if stride == 1 else down if forward else up
-
-
 def dw(dw, db, dy, x, plan, workspace) -> bool:
     """dw, and db unless it is None."""
     db = NO_BIAS[dw.dtype] if db is None else db
@@ -95,8 +91,7 @@ def dw(dw, db, dy, x, plan, workspace) -> bool:
     g, stride = p.geometry, p.stride
     if _rows_lie(x) and _rows_lie(dy):
         if p.narrow:
-            kernel = narrow_filters.filters if stride == 1 else narrow_filters.filters_down
-            kernel(dtype, plan.threads, dw, db, dy, x, g.before[1], g.before[2], g.groups)
+            p.narrow(dtype, plan.threads, dw, db, dy, x, g.before[1], g.before[2], g.groups)
         else:
             kernel = filters if stride == 1 else filters_down
             kernel(dtype, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,

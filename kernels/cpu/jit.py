@@ -101,17 +101,17 @@ class Kernel:
 
         at a microsecond for every NamedTuple among the arguments.
         """
-        found = self._entries.get((variant, parallel))
-        if found is None:
-            (compiled,) = self.build(variant, parallel).overloads.values()
-            found = self._entries[variant, parallel] = compiled.entry_point
-        return found
+        (compiled,) = self.build(variant, parallel).overloads.values()
+        entry = self._entries[variant, parallel] = compiled.entry_point
+        return entry
 
     def __call__(self, variant, threads, *arguments):
-        if threads == 1 or not may_share():
-            self._entry(variant, False)(*arguments)
+        parallel = threads != 1 and may_share()
+        entry = self._entries.get((variant, parallel)) or self._entry(variant, parallel)
+        if parallel:
+            call_parallel(entry, threads, arguments)
         else:
-            call_parallel(self._entry(variant, True), threads, arguments)
+            entry(*arguments)
 
 
 def call_parallel(build, threads, arguments):

@@ -8,7 +8,17 @@ from __future__ import annotations
 from .jit import FLOATS, Kernel, array, inlined, int64, out, prange
 from .lanes import add
 from .memory import step, store
-from .narrow_lanes import columns, multiply_add, read, sum_lanes, vector, window
+from .narrow_lanes import (
+    ROWS,
+    columns,
+    like_lanes,
+    multiply_add,
+    read,
+    strip,
+    sum_lanes,
+    vector,
+    window,
+)
 from .row_lanes import places
 
 
@@ -20,12 +30,13 @@ def _along(sums, row, dy, where):
             multiply_add(row[2], dy, sums[2], where[2]))  # fmt: skip
 
 
-def _filters(name, down):
+def _filters(name, down, strips=False, part=1):
     """The kernel for one stride: dw (K, 1, 1, 3, 3), and db unless it is empty."""
 
     def body(dw, db, dy, x, top, left, groups):
         for k in prange(dw.shape[0]):
-            _filter(down, dw, db, dy, x, top, left, groups, k)
+            zero = vector(dw.dtype.type(0), part)
+            _filter(down, strips, dw, db, dy, x, top, left, groups, k, zero)
 
     body.__name__ = name
     return Kernel(body, lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5),
@@ -33,23 +44,32 @@ def _filters(name, down):
 
 
 @inlined
-def _filter(down, dw, db, dy, x, top, left, groups, k):
+def _filter(down, strips, dw, db, dy, x, top, left, groups, k, zero):
     """One filter: its sums stay in registers from the first image to the last."""
     N, K, _, P, Q = dy.shape
     H, W = x.shape[3], x.shape[4]
-    zero = vector(dw.dtype.type(0))
     where, there = window(down, left, W, Q, zero), places(0, Q, 1, zero)
     sums, total = ((zero, zero, zero), (zero, zero, zero), (zero, zero, zero)), zero
     first = k // (K // groups) * step(x, 1) - left
     for n in range(N):
         yo, xo = n * step(dy, 0) + k * step(dy, 1), n * step(x, 0) + first
-        if down == 1:
+        if strips:
+            width = strip(Q, zero)
+            for p in range(0, P, ROWS):
+                for q in range(0, Q, width):
+                    count = min(width, Q - q)
+                    sums = _image_down(sums, dy, yo + p * step(dy, 3) + q, min(ROWS, P - p),
+                                       places(0, count, 1, zero), x, xo + 2 * q, H, top - 2 * p,
+                                       window(2, left - 2 * q, W, count, zero), zero)  # fmt: skip
+        elif down == 1:
             sums = _image(sums, dy, yo, P, there, x, xo, H, top, where, zero)
         else:
             sums = _image_down(sums, dy, yo, P, there, x, xo, H, top, where, zero)
         if db.size:
             for p in range(P):
-                total = add(total, read(dy, yo + p * step(dy, 3), there, zero))
+                for q in range(0, Q, like_lanes(zero)):
+                    there = places(0, Q - q, 1, zero)
+                    total = add(total, read(dy, yo + p * step(dy, 3) + q, there, zero))
     to = k * step(dw, 0)
     _store_sums(dw, to, sums[0])
     _store_sums(dw, to + step(dw, 3), sums[1])
@@ -109,5 +129,11 @@ def _image_down(sums, dy, yo, P, there, x, xo, H, top, where, zero):
     return upper, middle, lower
 
 
-filters = _filters("narrow_filters", 1)
-filters_down = _filters("narrow_filters_down", 2)
+#: The keys are those of narrow_planes.py.
+KERNELS = {
+    "same": _filters("narrow_filters", 1),
+    "same half": _filters("narrow_filters_half", 1, part=2),
+    "down": _filters("narrow_filters_down", 2),
+    "down half": _filters("narrow_filters_down_half", 2, part=2),
+    "strips": _filters("narrow_filters_strips", 2, strips=True),
+}

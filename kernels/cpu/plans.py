@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from gradroute.alignment import aligned_array
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
@@ -19,6 +20,7 @@ from . import (
     amx,
     amx_dw,
     amx_matmul,
+    amx_pointwise_dw,
     amx_program,
     depthwise,
     implicit_gemm,
@@ -37,6 +39,9 @@ from .vectors import ITEMSIZE, TARGET
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
 #: region takes about 3 microseconds, in which one core does some 100,000 of them.
 SERIAL_BELOW = 100_000
+
+#: Times that a multiply-add takes an operation's step: pooling compares, and keeps who won.
+STEPS = {"max_pool_forward": 3, "max_pool_backward": 3}
 
 #: Below this many multiply-adds the loops of direct.py are done before a product has packed.
 DIRECT_BELOW = 4_000
@@ -82,7 +87,7 @@ def plan(operation, geometry, dtype, settings) -> Plan:
 def _plan(operation, geometry, dtype, settings, without=None):
     """``without`` names an algorithm that the arrays at hand are not for."""
     work = _work(geometry)
-    threads = 1 if work < SERIAL_BELOW else settings.threads
+    threads = 1 if work * STEPS.get(operation, 1) < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
     tiled = TARGET and work >= DIRECT_BELOW and not (operation in _CONV and _far(geometry))
     for algorithm, serves, build in _CHOICES:
@@ -132,7 +137,7 @@ def _pointwise_serves(operation, g, dtype, settings) -> bool:
                 and amx_matmul.serves_images(thin))  # fmt: skip
     if operation != "conv_dw" or not pointwise_dw.serves(g) or depthwise.serves(g):
         return False
-    return g.out_plane >= POINTWISE_ABOVE or not _amx_serves(operation, g, dtype, settings)
+    return not _amx_serves(operation, g, dtype, settings)
 
 
 def _pointwise(made, g, dtype, settings):
@@ -186,9 +191,9 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     if operation == "matmul":
         return amx_matmul.serves(g)
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    # a 1x1 window reads what it copies once: with few channels copying costs more than it saves
-    least = 2 * amx.SIDE + 1 if g.taps == 1 else 1
-    if operation == "conv_dw" and channels <= amx.SIDE and pixel_dw.serves(g):
+    # a 1x1 window reads what it cuts once: with few channels that costs more than it saves
+    least = 2 * amx.SIDE if g.taps == 1 and operation != "conv_dw" else 1
+    if operation == "conv_dw" and g.taps > 1 and channels <= amx.SIDE and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
     return min(rows, channels) >= least and min(_fill(rows), _fill(channels)) >= 0.7
 
@@ -203,6 +208,8 @@ def _amx(made, g, dtype, settings):
         built = amx_matmul.build(g.batch, g.rows, g.columns, g.inner, made.threads,
                                  own_left=g.rows > g.columns)  # fmt: skip
         return _amx_matmul(made, g, dtype, settings, built)
+    if made.operation == "conv_dw" and amx_pointwise_dw.serves(g):
+        return _amx_pointwise_dw(made, g, dtype, settings)
     if _one_to_one(g) and made.operation != "conv_dw" and amx_matmul.serves_images(g):
         built = amx_matmul.build_images(g, made.operation == "conv_dx", made.threads)
         return _amx_matmul(made, g, dtype, settings, built)
@@ -222,6 +229,16 @@ def _amx_conv(made, g, dtype, settings):
     s = built.blocks
     blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "images": s.images,
                 "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
+    strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
+    return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
+                   program=built, otherwise=strict)  # fmt: skip
+
+
+def _amx_pointwise_dw(made, g, dtype, settings):
+    built = amx_pointwise_dw.build(g, made.threads)
+    p = built.layout
+    blocking = {"tile": (amx.SIDE, amx.SIDE, amx.DEPTH), "run": p.run, "images": p.images,
+                "parts": p.parts}  # fmt: skip
     strict = partial(plan, made.operation, g, dtype, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
                    program=built, otherwise=strict)  # fmt: skip
@@ -375,14 +392,12 @@ def workspace(plan):
     if memory is not None and len(memory) >= size:
         return memory
     try:
-        memory = np.empty(size + 64, np.uint8)
+        memory = aligned_array((size,), np.dtype(np.uint8))
     except MemoryError:
         raise WorkspaceError(
             f"{plan.operation} ({plan.algorithm}) needs a workspace of {size} bytes, and there is "
             "not that much memory"
         ) from None
-    start = -memory.ctypes.data % 64
-    memory = memory[start : start + size]
     if size <= KEPT_BYTES:
         _kept.memory = memory
     return memory
