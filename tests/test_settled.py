@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from calls import CALLS
+from compare import results
 
 import gradroute as gr
 from gradroute.config import config
@@ -28,6 +30,35 @@ def test_calls_alike_are_settled_once_and_share_no_memory():
     again = gr.conv(ONES["x"].copy(), ONES["w"])
     assert kept == len(config.current().settled) == 1
     assert np.array_equal(y, again) and not np.may_share_memory(y, again)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_the_second_call_gives_the_bits_of_the_first(call, dtype):
+    first = results(call(call.arrays(dtype)))
+    kept = len(config.current().settled)
+    for again in (call(call.arrays(dtype)), call(call.arrays(dtype))):
+        for one, other in zip(results(again), first, strict=True):
+            assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    assert kept == len(config.current().settled)
+
+
+@pytest.mark.parametrize("mode", ["raise", "wrap", "clip"])
+@pytest.mark.parametrize("integer", ["int64", "int32", "uint8", "uint64"])
+def test_scatter_add_of_every_index_twice(mode, integer):
+    index, src = np.array([3, 0, 3], integer), np.array([1, 2, 4], np.float32)
+    for _ in range(3):
+        out = gr.scatter_add(np.zeros(4, np.float32), index, src, mode=mode)
+        assert out.tolist() == [2, 0, 0, 5]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_winners_of_every_dtype_twice(dtype):
+    y, winner = gr.max_pool(ONES["x"], 2)
+    winner = winner.astype(dtype)
+    for _ in range(3):
+        dx = gr.max_pool_backward(y, winner, ONES["x"].shape, 2)
+        assert dx[0, 0, :2, :4].tolist() == [[1, 0, 1, 0], [0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("option", ["stride", "padding", "dilation", "groups"])

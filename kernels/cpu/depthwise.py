@@ -52,20 +52,13 @@ def build(g, operation, dtype) -> Program:
     """The program for a geometry that this file serves."""
     stride, before = stride_of(g), g.before
     if stride == 1 and operation == "conv_dx":
-        before = tuple((size - 1) * dilation - before
-                       for size, dilation, before in zip(g.window, g.dilation, g.before))  # fmt: skip
-    if not narrow.serves(g, stride, operation, dtype):
-        blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
-        return Program(g, stride, before, None, blocking)
-    strips = narrow.in_strips(g, stride, operation, dtype)
-    if operation == "conv_dw":
-        at_two = narrow_filters.filters_strips if strips else narrow_filters.filters_down
-        kernel = narrow_filters.filters if stride == 1 else at_two
-    else:
-        down = narrow.planes_strips if strips else narrow.planes_down
-        forward = operation == "conv_forward"
-        kernel = _kernel(stride, forward, narrow.planes, down, narrow.planes_up)
-    return Program(g, stride, before, kernel, narrow.blocking(strips))
+        axes = zip(g.window, g.dilation, g.before)
+        before = tuple((size - 1) * dilation - before for size, dilation, before in axes)
+    way = narrow.way(g, stride, operation, dtype)
+    if way is None:
+        return Program(g, stride, before, None, {"rows": BLOCK[1], "piece": (PIECE, PIECE)})
+    kernels = narrow_filters.KERNELS if operation == "conv_dw" else narrow.KERNELS
+    return Program(g, stride, before, kernels[way], narrow.blocking(way))
 
 
 def run(v, u, w, b, plan, workspace) -> bool:
@@ -81,7 +74,7 @@ def run(v, u, w, b, plan, workspace) -> bool:
         if p.narrow:
             p.narrow(dtype, threads, v, u, w, b, p.before[1], p.before[2], threads)
         else:
-            kernel = _kernel(stride, forward, planes, planes_down, planes_up)
+            kernel = planes if stride == 1 else planes_down if forward else planes_up
             kernel(dtype, threads, v, u, w, b, g.dilation, p.before, threads)
         return True
     if not _channels_lie(g, v, u, b):
@@ -89,10 +82,6 @@ def run(v, u, w, b, plan, workspace) -> bool:
     up, down = (1, stride) if forward else (stride, 1)
     last.rows(dtype, threads, v, u, _pack(w, workspace), b, up, down, g.dilation, p.before)
     return True
-
-
-def _kernel(stride, forward, same, down, up):
-    return same if stride == 1 else down if forward else up
 
 
 def dw(dw, db, dy, x, plan, workspace) -> bool:

@@ -9,8 +9,8 @@ is as the tile wants it, or nearly:
   but not rows that share cache sets, nor columns far apart that several strips would read.
 - b is read as it lies where its rows are contiguous, and it stays in L1 or few panels read it.
 
-Tiles ask for what comes next: the first of a panel for the next panel of a, the others for the b
-of the next product.  Nothing else would, as rows of a come a few bytes at a time.
+Tiles ask for what comes next: the first of a panel for the next panel of a, the others for the
+next block of b.  Nothing else would, as rows of a come a few bytes at a time.
 
 Few rows and columns with a long sum are cut along the sum, into parts that sizes alone decide:
 each has sums of its own, which are added in order.
@@ -110,6 +110,8 @@ def _blocking(g, rows, columns, dtype, threads):
     panel = -(-rows // -(-rows // ROWS))
     chunk = min(CHUNK, part)
     depth = min(part, max(chunk, BLOCK_BYTES // (columns * item)))
+    if parts > 1:  # few sums: they are near, and a long piece of a is not
+        depth = chunk
     b_at = -(-ROWS * chunk // lanes) * lanes
     c_at = b_at + depth * columns
     slot = c_at + rows * columns
@@ -120,7 +122,9 @@ def _blocking(g, rows, columns, dtype, threads):
 def _shared(batch, down, across, rows, columns, width, threads):
     """Blocks that the threads can share evenly."""
     while batch * down * across % threads and batch * down * across < 8 * threads:
-        if rows >= 16 * ROWS * down:
+        if columns >= max(rows, 4 * width * across):  # b is packed once, and a seldom is
+            across += 1
+        elif rows >= 16 * ROWS * down:
             down += 1
         elif columns >= 4 * width * across:
             across += 1
@@ -216,9 +220,13 @@ def _block(to, ldc, whole, work, base, a, b, n, i0, rows, j0, columns, l0, resum
             _pack_strips(work, base + p.b_at + lying * depth, b, b_at + lying * step(b, 3), depth,
                          columns - lying, p)  # fmt: skip
             a_at = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + k * step(a, 3)
-            next_b, b_stride = address(b, b_at + step(b, 0)), _stride_of_next_b(a, b, rows, columns, p)
+            beyond_a, beyond_b = step(a, 0), step(b, 0)  # the next product, or part of the sum
+            if p.parts > 1:
+                beyond_a, beyond_b = depth * step(a, 3), depth * step(b, 2)
+            next_b = address(b, b_at + beyond_b)
+            b_stride = _stride_of_next_b(a, b, rows, columns, p)
             for i in range(0, rows, p.panel):
-                next_a = a_at + ((i + p.panel) * step(a, 2) if i + p.panel < rows else step(a, 0))
+                next_a = a_at + ((i + p.panel) * step(a, 2) if i + p.panel < rows else beyond_a)
                 _panel(to + i * ldc * p.item, ldc, whole, work, base, base + p.c_at + i * p.columns,
                        a, a_at + i * step(a, 2), b, b_at, lying, min(p.panel, rows - i), columns,
                        depth, resume, address(a, next_a), next_b, b_stride, p)  # fmt: skip
@@ -247,7 +255,7 @@ def _a_lies_right(a, columns, p):
 
 @helper
 def _stride_of_next_a(a, depth, p):
-    """Elements to fetch of the next panel at each step of the first tile; 0: it is not one piece."""
+    """Elements to fetch of the next panel at each step of the first tile; 0: not in one piece."""
     if step(a, 2) == 1:
         return step(a, 3)
     in_one_piece = step(a, 2) == a.shape[3] and depth <= p.chunk
@@ -256,9 +264,9 @@ def _stride_of_next_a(a, depth, p):
 
 @helper
 def _stride_of_next_b(a, b, rows, columns, p):
-    """The same of the next product's b at each step of the other tiles, if this is a whole one."""
-    one_task = rows == a.shape[2] and columns >= b.shape[3] and a.shape[1] == 1
-    if a.shape[0] == 1 or not one_task or a.shape[3] > p.depth:
+    """The same of the b that comes next at each step of the other tiles, if it is read but once."""
+    once = rows == a.shape[2] and columns >= b.shape[3] and a.shape[1] == 1
+    if not once or (p.parts == 1 and (a.shape[0] == 1 or a.shape[3] > p.depth)):
         return 0
     tiles = (rows + p.panel - 1) // p.panel * max(1, (columns - 1) // p.width)
     return (columns + tiles - 1) // tiles

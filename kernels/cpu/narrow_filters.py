@@ -30,12 +30,13 @@ def _along(sums, row, dy, where):
             multiply_add(row[2], dy, sums[2], where[2]))  # fmt: skip
 
 
-def _filters(name, down, strips=False):
+def _filters(name, down, strips=False, part=1):
     """The kernel for one stride: dw (K, 1, 1, 3, 3), and db unless it is empty."""
 
     def body(dw, db, dy, x, top, left, groups):
         for k in prange(dw.shape[0]):
-            _filter(down, strips, dw, db, dy, x, top, left, groups, k)
+            zero = vector(dw.dtype.type(0), part)
+            _filter(down, strips, dw, db, dy, x, top, left, groups, k, zero)
 
     body.__name__ = name
     return Kernel(body, lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5),
@@ -43,11 +44,10 @@ def _filters(name, down, strips=False):
 
 
 @inlined
-def _filter(down, strips, dw, db, dy, x, top, left, groups, k):
+def _filter(down, strips, dw, db, dy, x, top, left, groups, k, zero):
     """One filter: its sums stay in registers from the first image to the last."""
     N, K, _, P, Q = dy.shape
     H, W = x.shape[3], x.shape[4]
-    zero = vector(dw.dtype.type(0))
     where, there = window(down, left, W, Q, zero), places(0, Q, 1, zero)
     sums, total = ((zero, zero, zero), (zero, zero, zero), (zero, zero, zero)), zero
     first = k // (K // groups) * step(x, 1) - left
@@ -129,6 +129,11 @@ def _image_down(sums, dy, yo, P, there, x, xo, H, top, where, zero):
     return upper, middle, lower
 
 
-filters = _filters("narrow_filters", 1)
-filters_down = _filters("narrow_filters_down", 2)
-filters_strips = _filters("narrow_filters_strips", 2, strips=True)
+#: The keys are those of narrow_planes.py.
+KERNELS = {
+    "same": _filters("narrow_filters", 1),
+    "same half": _filters("narrow_filters_half", 1, part=2),
+    "down": _filters("narrow_filters_down", 2),
+    "down half": _filters("narrow_filters_down_half", 2, part=2),
+    "strips": _filters("narrow_filters_strips", 2, strips=True),
+}

@@ -1,4 +1,4 @@
-"""Rows that fit a vector: loads, stores and sums of single registers, and what a window sees of them.
+"""Rows that fit a vector: loads, stores and sums of registers, and what a window sees of a row.
 
 Beside `lanes`, whose vectors have one number of lanes for all dtypes: here it is the machine's.
 """
@@ -20,14 +20,16 @@ ROWS = 14
 
 
 @intrinsic
-def vector(typing, value):
-    """A register of one value."""
-    kind = Lanes(value, VECTOR_BYTES * 8 // value.bitwidth)
+def vector(typing, value, part):
+    """A register of one value, or a half (part 2, a constant) of one."""
+    if not isinstance(part, types.IntegerLiteral):
+        return None
+    kind = Lanes(value, VECTOR_BYTES * 8 // value.bitwidth // part.literal_value)
 
     def generate(context, builder, signature, arguments):
         return _Emit(context, builder, kind).splat(arguments[0])
 
-    return kind(value), generate
+    return kind(value, part), generate
 
 
 @intrinsic
@@ -72,7 +74,7 @@ def multiply_add(typing, a, b, total, where):
 
 @intrinsic
 def every_second(typing, low, high, first):
-    """Lane l is element 2*l + first of low and high side by side; the last one's, if there is none."""
+    """Lane l is element 2*l + first of low and high side by side, or the last of these."""
     if not isinstance(first, types.IntegerLiteral):
         return None
 
@@ -87,7 +89,7 @@ def every_second(typing, low, high, first):
 
 @intrinsic
 def interleaved(typing, even, odd, half):
-    """even[0], odd[0], even[1], ... : the lanes of the first register, or of the second (half 1)."""
+    """even[0], odd[0], even[1], ... : the first register of them, or the second (half 1)."""
     if not isinstance(half, types.IntegerLiteral):
         return None
 

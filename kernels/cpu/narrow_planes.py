@@ -26,35 +26,38 @@ from .narrow_lanes import (
     write,
 )
 from .row_lanes import places
-from .vectors import LANES
+from .vectors import LANES, VECTOR_BYTES
 
 #: Lanes from which on strips of a lane less than a vector are worth it.
 ENOUGH = 8
 
 
-def serves(g, stride, operation, dtype) -> bool:
-    """Is this a depthwise convolution of single rows?  ``g`` is one that depthwise.py serves."""
+def way(g, stride, operation, dtype):
+    """The key of KERNELS for a depthwise convolution of single rows that depthwise.py serves.
+
+    None where strips.py serves it.
+    """
     if g.window != (1, 3, 3) or g.dilation[1:] != (1, 1) or g.in_channels != g.groups:
-        return False
+        return None
     if g.size[0] != 1 or g.out[0] != 1 or g.before[0]:
-        return False
-    if operation == "conv_dx":
-        # a lane is a target at stride 1, and a pair of targets at stride 2
-        widest = g.size[2] if stride == 1 else (g.size[2] - 1 + g.before[2]) // 2 + 1
-        return g.out_channels == g.groups and widest <= LANES[dtype]
-    if stride == 1:
-        return g.out[2] <= LANES[dtype]
-    return LANES[dtype] >= ENOUGH or not in_strips(g, stride, operation, dtype)
+        return None
+    lanes = LANES[dtype]
+    if operation == "conv_dx" and stride == 2:  # a lane is a pair of targets
+        pairs = (g.size[2] - 1 + g.before[2]) // 2 + 1
+        return "up" if g.out_channels == g.groups and pairs <= lanes else None
+    if operation == "conv_dx" and g.out_channels != g.groups:
+        return None
+    needed = g.size[2] if operation == "conv_dx" else g.out[2] + stride - 1
+    # loads and stores of whole AVX-512 registers nearly all go across cache lines
+    half = " half" if VECTOR_BYTES == 64 and needed <= lanes // 2 else ""
+    if needed <= lanes:
+        return ("same" if stride == 1 else "down") + half
+    return "strips" if stride == 2 and lanes >= ENOUGH else None
 
 
-def in_strips(g, stride, operation, dtype) -> bool:
-    """Do the rows of this geometry, which ``serves``, take more than a vector?"""
-    return stride == 2 and operation != "conv_dx" and g.out[2] >= LANES[dtype]
-
-
-def blocking(strips):
+def blocking(way):
     """What a plan shows: the rows of the target that are summed before the next strip or plane."""
-    return {"rows": ROWS if strips else 3, "piece": (3, 3)}
+    return {"rows": ROWS if way == "strips" else 3, "piece": (3, 3)}
 
 
 @inlined
@@ -66,20 +69,20 @@ def _across(total, row, taps, where):
 
 
 @inlined
-def _taps(w, at):
+def _taps(w, at, like):
     """A row of the weights, a register each."""
-    return (vector(load(w, at)), vector(load(w, at + step(w, 5))),
-            vector(load(w, at + 2 * step(w, 5))))  # fmt: skip
+    return (splat_like(load(w, at), like), splat_like(load(w, at + step(w, 5)), like),
+            splat_like(load(w, at + 2 * step(w, 5)), like))  # fmt: skip
 
 
-def _planes(name, up, down, strips=False):
+def _planes(name, up, down, strips=False, part=1):
     """The kernel for one pair of strides: v = u convolved with w (G, rows, 1, 1, 3, 3), + b."""
 
     def body(v, u, w, b, top, left, slots):
         N, K, _, P, Q = v.shape
         H, W = u.shape[3], u.shape[4]
         KG = w.shape[1]
-        zero = vector(v.dtype.type(0))
+        zero = vector(v.dtype.type(0), part)
         for slot in prange(slots):
             first, end = slot * N * K // slots, (slot + 1) * N * K // slots
             where = window(down, left, W, Q, zero)
@@ -93,7 +96,8 @@ def _planes(name, up, down, strips=False):
                 start = zero
                 if b.size:
                     start = splat_like(load(b, k * step(b, 0)), zero)
-                taps = _taps(w, wo), _taps(w, wo + step(w, 4)), _taps(w, wo + 2 * step(w, 4))
+                taps = (_taps(w, wo, zero), _taps(w, wo + step(w, 4), zero),
+                        _taps(w, wo + 2 * step(w, 4), zero))  # fmt: skip
                 if up == 2:
                     _rows_up(v, vo - left, left, u, uo, H, W, top, taps, start)
                 elif down == 1:
@@ -199,7 +203,11 @@ def _write_pairs(v, at, total, low, high, end):
         write(v, at + like_lanes(total[0]), high, interleaved(total[0], total[1], 1))
 
 
-planes = _planes("narrow_planes", 1, 1)
-planes_down = _planes("narrow_planes_down", 1, 2)
-planes_strips = _planes("narrow_planes_strips", 1, 2, strips=True)
-planes_up = _planes("narrow_planes_up", 2, 1)
+KERNELS = {
+    "same": _planes("narrow_planes", 1, 1),
+    "same half": _planes("narrow_planes_half", 1, 1, part=2),
+    "down": _planes("narrow_planes_down", 1, 2),
+    "down half": _planes("narrow_planes_down_half", 1, 2, part=2),
+    "strips": _planes("narrow_planes_strips", 1, 2, strips=True),
+    "up": _planes("narrow_planes_up", 2, 1),
+}

@@ -25,8 +25,9 @@ def aligned_array(shape, dtype: np.dtype) -> np.ndarray:
     return np.ndarray(shape, dtype, memory, start)
 
 
-def empty(shape, dtype: np.dtype) -> np.ndarray:
+def empty(shape, dtype) -> np.ndarray:
     """np.empty, at a multiple of 64 bytes where the array is large."""
+    dtype = np.dtype(dtype)
     if ALIGNED_FROM <= math.prod(shape) * dtype.itemsize < 2**62:  # np.empty tells of more
         return aligned_array(shape, dtype)
     return np.empty(shape, dtype)

@@ -104,7 +104,7 @@ class Call:
 
     def empty(self, shape, dtype=None):
         """New memory where the kernels compute, of their dtype unless another is named."""
-        dtype = np.dtype(dtype or self.compute)
+        dtype = dtype or self.compute
         new = self.device_library
         try:
             return (alignment if new is np else new).empty(shape, dtype)
