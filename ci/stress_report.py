@@ -39,8 +39,9 @@ PROMISES = (
      "test_faults.py"),
     ("Memory",
      "All the memory of a call is asked for before anything is written: after a MemoryError "
-     "(WorkspaceError, which is one) `out` and the inputs are as they were. Ten thousand "
-     "calls leave the memory in use flat.",
+     "(WorkspaceError, which is one) `out` and the inputs are as they were. What a kernel takes to be "
+     "compiled, for which LLVM would end the process, is asked for when the call comes to it; "
+     "`gradroute warmup` compiles all beforehand. Ten thousand calls leave the memory in use flat.",
      "test_faults.py test_memory.py"),
     ("Sizes",
      "Arrays of more than 2^31 elements give right results. Positions and results that 64 "

@@ -49,9 +49,10 @@ def runs(batch, out, stride, most) -> Runs:
         row, count = out[2], out[0] * out[1]
         rows = -(-count // -(-count // max(1, most // row)))
     run = rows * row
-    images = max(1, min(batch, most // pixels))
-    while images > 1 and -(-batch // images) % 2:
-        images -= 1  # two threads share an even number best
+    batches = -(-batch // max(1, min(batch, most // pixels)))
+    if 1 < batches < min(batch, 8):
+        batches += batches % 2  # two threads share an even number best
+    images = -(-batch // batches)
     longest = round_up(images * min(run, pixels), DEPTH)
     return Runs(row, rows, pixels, run, images, -(-pixels // run), longest + LANES)
 

@@ -21,13 +21,19 @@ import threading
 import warnings
 
 import numba
+import numpy as np
 from numba import float32, float64, int64, prange, types  # noqa: F401  (prange: for the kernels)
 from numba.np.ufunc import parallel as numba_threads
+
+from gradroute.errors import WorkspaceError
 
 from .cache import KernelCache
 
 boolean = types.boolean
 triple = types.UniTuple(int64, 3)
+
+#: More than a kernel was seen to take while it is compiled: 160 MiB for the first, 64 for others.
+COMPILING_BYTES = 256 * 1024 * 1024
 
 #: every kernel of this backend, in order of definition: what `gradroute warmup` compiles
 KERNELS: list[Kernel] = []
@@ -88,6 +94,7 @@ class Kernel:
                 return self._builds[dtypes, parallel]
             signature = types.void(*self._signature(*dtypes))
             dispatcher = numba.njit(parallel=parallel, **_OPTIONS)(self._body)
+            _ask_for_memory(self.name)
             module = self._body.__module__.rpartition(".")[2]
             mode = "parallel" if parallel else "serial"
             dispatcher._cache = KernelCache(f"{module}.{self.name}.{mode}", self._body)
@@ -112,6 +119,17 @@ class Kernel:
             call_parallel(entry, threads, arguments)
         else:
             entry(*arguments)
+
+
+def _ask_for_memory(name):
+    """LLVM ends the process when it runs out of memory: ask for what it may need before it starts."""
+    try:
+        np.empty(COMPILING_BYTES, np.uint8)
+    except MemoryError:
+        raise WorkspaceError(
+            f"compiling the kernel {name} takes up to {COMPILING_BYTES >> 20} MiB, and there is not "
+            "that much memory; `gradroute warmup` compiles all kernels beforehand"
+        ) from None
 
 
 def call_parallel(build, threads, arguments):

@@ -56,9 +56,6 @@ AMX_ABOVE = 2_000_000
 #: Below this many multiply-adds transforming the weights costs more than the products it saves.
 WINOGRAD_ABOVE = 1_000_000
 
-#: From this many pixels of an image on inner products along its rows win over AMX.
-POINTWISE_ABOVE = 400
-
 #: Workspace beyond the packed weights, for all threads together.
 BUFFER_BYTES = 32 * 1024 * 1024
 

@@ -15,8 +15,9 @@ from . import check
 
 #: seconds that one call may take, compiling on a busy machine included
 CALL_LIMIT = 900
-#: bytes of address space beyond what the process has when it starts: huge requests fail
-ROOM = 2 << 30
+#: bytes of address space beyond what the process has when it starts: huge requests fail, and
+#: compiled kernels, of which the process comes to hold all, find room
+ROOM = 5 << 30
 ENDED = "ended the process"
 _PLACE = 500  # bytes that hold the number of the call under way and the counts so far
 

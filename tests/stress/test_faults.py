@@ -91,6 +91,32 @@ def test_memory_that_the_system_refuses_is_an_error_before_anything_is_written(r
     record_property("allocations that the system refused", int(out.split()[-1]))
 
 
+def test_too_little_memory_to_compile_in_is_an_error_not_the_end_of_the_process(tmp_path):
+    processes.run(
+        """
+        import resource
+        gr.matmul(x[0, 0], x[0, 0])
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        out = np.full_like(x, 77)
+        for room in (0, 40, 80, 120, 160):
+            resource.setrlimit(resource.RLIMIT_AS, (used + (room << 20), hard))
+            try:
+                gr.activate(x, "tanh", out=out)
+                raise AssertionError("compiled without memory")
+            except gr.errors.WorkspaceError as error:
+                assert "compiling" in str(error)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        assert (out == 77).all()
+        assert np.allclose(gr.activate(x, "tanh", out=out), np.tanh(x))
+        """,
+        XDG_CACHE_HOME=str(tmp_path),
+        NUMBA_NUM_THREADS="1",
+    )
+
+
 @contextlib.contextmanager
 def failing(number):
     """The allocation with this number, of those that one call makes, finds no memory."""
