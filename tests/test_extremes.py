@@ -26,6 +26,19 @@ def test_a_stride_beyond_the_image_leaves_one_window(backend, stride):
     assert pooled.shape == (2, 3, 1) and (winner == 1).all()
 
 
+@pytest.mark.parametrize("stride", [*HUGE, 2**62])
+def test_a_stride_beyond_the_rows_of_an_image_keeps_those_along_them(backend, stride):
+    """Few weights and many pixels: elements of the only row, at offsets of their own."""
+    x, w = np.cos(np.arange(60.0)).reshape(1, 3, 2, 10), np.sin(np.arange(600.0)).reshape(8, 3, 5, 5)
+    options = {"stride": (stride, 1), "padding": 2}
+    y = gr.conv(x, w, **options)
+    right = gr.conv(x, w, padding=2)[:, :, :1]
+    assert_close(y, right, "float64")
+    near = gr.conv_backward(np.pad(y, [(0, 0), (0, 0), (0, 1), (0, 0)]), x, w, padding=2)
+    for one, other in zip(gr.conv_backward(y, x, w, **options), near):
+        assert_close(one, other, "float64")
+
+
 @pytest.mark.parametrize("dilation", HUGE)
 def test_a_dilation_beyond_the_image_leaves_the_taps_on_it(dilation):
     """One tap of two falls on each output: the other reads padding."""

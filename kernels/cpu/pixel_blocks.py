@@ -50,7 +50,8 @@ def copies(g, channels, lead, size, images, block, lanes) -> Blocks:
 def offsets(counts, steps):
     """The offsets of all elements of an array of this shape and these strides, in order."""
     axes = np.ogrid[tuple(slice(count) for count in counts)]
-    return sum(axis * step for axis, step in zip(axes, steps)).ravel()
+    # along an axis of one element the stride may be more than 64 bits hold
+    return sum(axis * (step if axis.size > 1 else 0) for axis, step in zip(axes, steps)).ravel()
 
 
 def pieces(size, block):

@@ -124,7 +124,7 @@ def _depthwise(other, g, dtype, settings):
 
 
 def _pointwise_serves(operation, g, dtype, settings) -> bool:
-    """dw of small images does not fill the vectors along a row: there AMX, which packs, is ahead.
+    """dw as inner products of the images as they lie, where AMX does not serve.
 
     Forward and dx take a stride away for the sake of AMX.
     """
