@@ -34,6 +34,7 @@ from .vectors import const, pointer
 PARTS = 3
 SIDE = 32  # rows and columns of a block: two tiles of 16 each way, four accumulators
 DEPTH = 32  # terms of the sum in one step
+TILE = (SIDE, SIDE, DEPTH)  # as plans name it
 #: bytes of a packed step: parts x two tiles of 16 rows of 64 bytes
 STEP_BYTES = PARTS * 2 * 1024
 

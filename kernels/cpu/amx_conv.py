@@ -23,8 +23,7 @@ from .amx import (
     split_row,
 )
 from .amx_program import FLAGS, PRODUCT
-from .blocks import BLOCKS, count, fill, locate
-from .implicit_gemm import _overlap, _write_row
+from .blocks import BLOCKS, count, fill, locate, overlap, write_row
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .transposition import transpose
@@ -136,9 +135,9 @@ def _cut(work, buffer, words, flags, s, p):
 def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0, h0, w0, split,
            s, p):  # fmt: skip
     """Every panel of weights over the part of the block that belongs to one target phase."""
-    first_d, depth = _overlap(phases[phase, 6], phases[phase, 3], d0, s.block_d)
-    first_h, height = _overlap(phases[phase, 7], phases[phase, 4], h0, s.block_h)
-    first_w, width = _overlap(phases[phase, 8], phases[phase, 5], w0, s.block_w)
+    first_d, depth = overlap(phases[phase, 6], phases[phase, 3], d0, s.block_d)
+    first_h, height = overlap(phases[phase, 7], phases[phase, 4], h0, s.block_h)
+    first_w, width = overlap(phases[phase, 8], phases[phase, 5], w0, s.block_w)
     if depth <= 0 or height <= 0 or width <= 0:
         return
     start = buffer + p.words_at + (first_d - d0) * s.area + (first_h - h0) * s.row + first_w - w0
@@ -167,7 +166,7 @@ def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0
                 to = (vo + run // depth * step(v, 0) + k * step(v, 1)
                       + run % depth * p.step_d * step(v, 2) + y * p.step_h * step(v, 3))  # fmt: skip
                 _finish_row(work, at, flags, bias, k, rows, width, p)
-                _write_row(v, to, work, at, rows, width, p)
+                write_row(v, to, work, at, rows, width, p)
 
 
 @helper

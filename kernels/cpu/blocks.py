@@ -17,11 +17,11 @@ from numba import int64, types
 
 from .direct import span
 from .jit import helper
-from .memory import step
+from .memory import load, step, store
 from .padded_rows import pad_row
 from .regions import source_phases, target_phases
 from .transposition import transpose
-from .vectors import LANES, fill_row
+from .vectors import LANES, copy_row, fill_row, spread_even
 
 
 #: Positions of a block from which on the last, partly filled tile hardly matters.
@@ -167,3 +167,28 @@ def fill(work, buffer, u, used, c0, channels, n0, images, d0, h0, w0, s):
                             fill_row(work, to + c * s.plane + end, zero, width - end)
                     transpose(work, to + first, s.plane, u, start + first * w_step, w_step,
                               end - first, channels, s.lanes)  # fmt: skip
+
+
+@helper
+def overlap(base, count, start, block):
+    """The part of base..base+count-1 inside start..start+block-1, as (first, how many)."""
+    first = max(base, start)
+    return first, min(base + count, start + block) - first
+
+
+@helper
+def write_row(v, to, work, at, rows, width, p):
+    """A row of pixels of one panel's channels from the temporary to the result."""
+    w_step, k_step = p.step_w * step(v, 4), step(v, 1)
+    if w_step == 1:
+        for i in range(rows):
+            copy_row(v, to + i * k_step, work, at + i * p.temp, width)
+    elif w_step == 2 and k_step != 1:
+        for i in range(rows):
+            spread_even(v, to + i * k_step, work, at + i * p.temp, width)
+    elif k_step == 1:
+        transpose(v, to, w_step, work, at, p.temp, rows, width, p.lanes)
+    else:
+        for i in range(rows):
+            for q in range(width):
+                store(v, to + i * k_step + q * w_step, load(work, at + i * p.temp + q))

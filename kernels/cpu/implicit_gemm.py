@@ -18,14 +18,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
+from .blocks import BLOCKS, Blocks, blocks, fill, locate, overlap, tap_offsets, write_row
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS
 from .regions import pads
 from .row_tile import tile_apart
 from .transposition import transpose
-from .vectors import ITEMSIZE, LANES, copy_row, finite_row, spread_even
+from .vectors import ITEMSIZE, LANES, copy_row, finite_row
 
 
 #: Bytes of the block that a thread keeps in its L2: half of the smallest L2 in use (1 MiB).
@@ -213,9 +213,9 @@ def convolve(v, u, work, table, phases, used, s, p):
 @helper
 def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, s, p):
     """Every panel of weights over the part of the block that belongs to one target phase."""
-    first_d, depth = _overlap(phases[phase, 6], phases[phase, 3], d0, s.block_d)
-    first_h, height = _overlap(phases[phase, 7], phases[phase, 4], h0, s.block_h)
-    first_w, width = _overlap(phases[phase, 8], phases[phase, 5], w0, s.block_w)
+    first_d, depth = overlap(phases[phase, 6], phases[phase, 3], d0, s.block_d)
+    first_h, height = overlap(phases[phase, 7], phases[phase, 4], h0, s.block_h)
+    first_w, width = overlap(phases[phase, 8], phases[phase, 5], w0, s.block_w)
     if depth <= 0 or height <= 0 or width <= 0:
         return
     row, plane, volume = s.row, s.area, s.volume
@@ -264,7 +264,7 @@ def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, s, 
                     at = temp + i * image_at + z * depth_at + y * row
                     start = (to + i * step(v, 0) + k * step(v, 1) + z * p.step_d * step(v, 2)
                              + y * p.step_h * step(v, 3))  # fmt: skip
-                    _write_row(v, start, work, at, rows, width, p)
+                    write_row(v, start, work, at, rows, width, p)
 
 
 @helper
@@ -300,28 +300,3 @@ def _rows(v, to, work, b, a, rows, table, first, steps, bias, chunk, images, dep
     if waiting:
         tile_apart(rows, work, a, rows, work, source, 0, table, first, steps, v, target, 0,
                    step(v, 1), work, bias, chunk, (waiting, 0))  # fmt: skip
-
-
-@helper
-def _overlap(base, count, start, block):
-    """The part of base..base+count-1 inside start..start+block-1, as (first, how many)."""
-    first = max(base, start)
-    return first, min(base + count, start + block) - first
-
-
-@helper
-def _write_row(v, to, work, at, rows, width, p):
-    """A row of pixels of one panel's channels from the temporary to the result."""
-    w_step, k_step = p.step_w * step(v, 4), step(v, 1)
-    if w_step == 1:
-        for i in range(rows):
-            copy_row(v, to + i * k_step, work, at + i * p.temp, width)
-    elif w_step == 2 and k_step != 1:
-        for i in range(rows):
-            spread_even(v, to + i * k_step, work, at + i * p.temp, width)
-    elif k_step == 1:
-        transpose(v, to, w_step, work, at, p.temp, rows, width, p.lanes)
-    else:
-        for i in range(rows):
-            for q in range(width):
-                store(v, to + i * k_step + q * w_step, load(work, at + i * p.temp + q))

@@ -1,0 +1,271 @@
+"""Which algorithm serves a convolution on a geometry: plans.py asks.
+
+``made`` is the plan so far, of the direct loops; ``again(settings, without)`` makes another one of
+the same convolution, for data that an algorithm finds it cannot serve.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache, partial
+
+from . import (
+    amx,
+    amx_dw,
+    amx_matmul,
+    amx_pointwise_dw,
+    amx_program,
+    depthwise,
+    implicit_gemm,
+    pixel_conv,
+    pixel_dw,
+    pointwise_dw,
+    pointwise_strided,
+    regions,
+    weight_gradient,
+    winograd,
+    winograd_dw,
+)
+from .vectors import ITEMSIZE
+
+#: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
+#: is not written out: the loops of direct.py skip what it would multiply.
+FAR = 4096
+
+#: Below this many multiply-adds cutting float32 into parts costs more than AMX saves.
+AMX_ABOVE = 2_000_000
+
+#: Below this many multiply-adds transforming the weights costs more than the products it saves.
+WINOGRAD_ABOVE = 1_000_000
+
+#: Workspace beyond the packed weights, for all threads together.
+BUFFER_BYTES = 32 * 1024 * 1024
+
+
+def conv_plan(made, g, dtype, settings, again, tiled, without):
+    """``tiled``: is there enough to multiply for more than loops?  ``without`` names an algorithm
+
+    that the arrays at hand are not for.
+    """
+    operation = made.operation
+    if tiled and not _far(g):
+        for algorithm, serves, build in _CHOICES:
+            if algorithm != without and serves(operation, g, dtype, settings):
+                found = build(made, g, dtype, settings, again)
+                if affords(settings, found.workspace_bytes):
+                    return found
+        if operation == "conv_dw":
+            general = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
+        else:
+            few = pixel_conv.serves(g, dtype, operation == "conv_forward")
+            general = _pixel_conv if few else _implicit_gemm
+        made = general(made, g, dtype, settings)
+    if depthwise.serves(g):
+        made = _depthwise(made, g, dtype, settings)
+    return made
+
+
+def _far(g) -> bool:
+    """Do taps reach so far beyond the image that a padded copy of it would be mostly zeros?"""
+    spans = [n + before + after + (r - 1) * d for n, before, after, r, d
+             in zip(g.size, g.before, g.after, g.window, g.dilation)]  # fmt: skip
+    return math.prod(spans) > FAR * max(g.plane, g.out_plane)
+
+
+def affords(settings, size) -> bool:
+    """Is a workspace of ``size`` bytes within the limit?"""
+    return settings.workspace_limit is None or size <= settings.workspace_limit
+
+
+def _depthwise(other, g, dtype, settings):
+    """``other`` serves arrays in a layout that the depthwise kernels do not know."""
+    size = depthwise.workspace_elements(g, dtype, other.threads) * ITEMSIZE[dtype]
+    if not affords(settings, size):
+        return other
+    built = depthwise.build(g, other.operation, dtype)
+    return replace(other, algorithm="depthwise", workspace_bytes=size, program=built,
+                   blocking=built.blocking, otherwise=lambda: other)  # fmt: skip
+
+
+def _pointwise_serves(operation, g, dtype, settings) -> bool:
+    """dw as inner products of the images as they lie, where AMX does not serve.
+
+    Forward and dx take a stride away for the sake of AMX.
+    """
+    if operation in ("conv_forward", "conv_dx"):
+        thin = pointwise_strided.without_stride(g)
+        return (thin is not None and _amx_serves(operation, thin, dtype, settings)
+                and amx_matmul.serves_images(thin))  # fmt: skip
+    if operation != "conv_dw" or not pointwise_dw.serves(g) or depthwise.serves(g):
+        return False
+    return not _amx_serves(operation, g, dtype, settings)
+
+
+def _pointwise(made, g, dtype, settings, again):
+    other = partial(again, settings, "pointwise")
+    if made.operation != "conv_dw":
+        inner = _amx(made, pointwise_strided.without_stride(g), dtype, settings, again)
+        built = pointwise_strided.build(g, inner, ITEMSIZE[dtype])
+        return replace(made, algorithm="pointwise", workspace_bytes=built.size,
+                       blocking=inner.blocking, program=built, otherwise=other)  # fmt: skip
+    built = pointwise_dw.build(g, dtype, made.threads)
+    p = built.layout
+    blocking = {"tile": (pointwise_dw.HEIGHT, pointwise_dw.WIDTH), "run": p.run,
+                "images": p.images, "parts": p.parts}  # fmt: skip
+    return replace(made, algorithm="pointwise", workspace_bytes=built.size * ITEMSIZE[dtype],
+                   blocking=blocking, program=built, otherwise=other)  # fmt: skip
+
+
+def _winograd_serves(operation, g, dtype, settings) -> bool:
+    """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
+    if settings.precision == "strict":
+        return False
+    if not winograd.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
+        return False
+    if min(g.in_channels, g.out_channels) // g.groups < 32:
+        return False
+    tiles, filled = winograd.tiles(g, flip=operation == "conv_dx")
+    # dw sums a product for each weight and point over all tiles: few tiles are not worth them
+    return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
+
+
+def _winograd(made, g, dtype, settings, again):
+    if made.operation == "conv_dw":
+        built = winograd_dw.build(g, dtype, made.threads, BUFFER_BYTES)
+    else:
+        flip = made.operation == "conv_dx"
+        built = winograd.build(g, flip, dtype, made.threads, BUFFER_BYTES)
+    p = built.layout
+    blocking = {"tile": (winograd.SIDE, winograd.SIDE), "columns": p.columns,
+                "blocks": (p.pieces, p.pieces_h, p.pieces_w)}  # fmt: skip
+    strict = partial(again, replace(settings, precision="strict"))
+    return replace(made, algorithm="winograd", workspace_bytes=built.size * ITEMSIZE[dtype],
+                   blocking=blocking, program=built, otherwise=strict)  # fmt: skip
+
+
+def _amx_serves(operation, g, dtype, settings) -> bool:
+    """Is there enough to multiply, and little enough padding to whole tiles, for AMX to win?"""
+    if dtype != "float32" or settings.precision == "strict" or g.multiply_adds < AMX_ABOVE:
+        return False
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    # a 1x1 window reads what it cuts once: with few channels that costs more than it saves
+    least = 2 * amx.SIDE if g.taps == 1 and operation != "conv_dw" else 1
+    if operation == "conv_dw" and g.taps > 1 and channels <= amx.SIDE and pixel_dw.serves(g):
+        return False  # half of a register of channels: the vectors are as fast, and copy less
+    full = min(_fill(rows), _fill(channels)) >= 0.7
+    return full and min(rows, channels) >= least and amx.available()
+
+
+def _fill(count):
+    """The part of whole tiles that ``count`` rows make use of."""
+    return count / (-(-count // amx.SIDE) * amx.SIDE)
+
+
+def _amx(made, g, dtype, settings, again):
+    if made.operation == "conv_dw" and amx_pointwise_dw.serves(g):
+        built = amx_pointwise_dw.build(g, made.threads)
+        blocking = {"run": built.runs.run, "images": built.runs.images,
+                    "parts": built.layout.parts}  # fmt: skip
+    elif made.operation != "conv_dw" and _one_to_one(g) and amx_matmul.serves_images(g):
+        built = amx_matmul.build_images(g, made.operation == "conv_dx", made.threads)
+        blocking = {"width": built.blocking.width, "chunk": built.blocking.chunk}
+    else:
+        built = _amx_program(made, g)
+        s = built.blocks
+        blocking = {"images": s.images, "block": (s.block_d, s.block_h, s.block_w)}
+    strict = partial(again, replace(settings, precision="strict"))
+    return replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
+                   blocking={"tile": amx.TILE, **blocking}, otherwise=strict)  # fmt: skip
+
+
+def _amx_program(made, g):
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    if made.operation == "conv_dw":
+        return amx_dw.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
+    if made.operation == "conv_forward":
+        return amx_program.build(regions.forward_axes(g), g.batch, g.groups, rows, channels,
+                                 made.threads, BUFFER_BYTES)  # fmt: skip
+    return amx_program.build(regions.dx_axes(g), g.batch, g.groups, channels, rows, made.threads,
+                             BUFFER_BYTES)  # fmt: skip
+
+
+#: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
+_CHOICES = (
+    ("pointwise", _pointwise_serves, _pointwise),
+    ("winograd", _winograd_serves, _winograd),
+    ("amx", _amx_serves, _amx),
+)
+
+
+def _pixel_conv(made, g, dtype, settings):
+    built = pixel_conv.build(g, dtype, made.threads, made.operation == "conv_forward")
+    size = built.size * ITEMSIZE[dtype]
+    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
+    if size > most:
+        return _implicit_gemm(made, g, dtype, settings)
+    p = built.product
+    blocking = {"columns": p.tile, "images": p.images,
+                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+def _pixel_dw(made, g, dtype, settings):
+    built = pixel_dw.build(regions.forward_axes(g), g, dtype, made.threads)
+    size = built.size * ITEMSIZE[dtype]
+    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
+    if size > most:
+        return _weight_gradient(made, g, dtype, settings)
+    p = built.sums
+    blocking = {"panel": p.panel, "columns": p.tile, "parts": p.parts, "images": p.images,
+                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+def _weight_gradient(made, g, dtype, settings):
+    item, budget = ITEMSIZE[dtype], BUFFER_BYTES // 2
+    if settings.workspace_limit is not None:
+        budget = settings.workspace_limit // 2
+    built = weight_gradient.build(regions.forward_axes(g), g, dtype, made.threads, max(1, budget))
+    size = built.size * item
+    if not affords(settings, size):
+        return made  # the direct loops need none
+    p, s = built.reduction, built.blocks
+    blocking = {"panel": p.panel, "columns": p.columns, "run": p.run, "parts": p.parts,
+                "images": s.images, "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
+    return replace(made, algorithm="implicit_gemm", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _implicit_gemm(made, g, dtype, settings, flat=True):
+    """``flat``: a window of 1 may take every image as one row, if the arrays' strides allow it."""
+    flat = flat and _one_to_one(g)
+    seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    if made.operation == "conv_forward":
+        axes, source = regions.forward_axes(seen), seen.size
+    else:
+        axes, source = regions.dx_axes(seen), seen.out
+        rows, channels = channels, rows
+    item, budget = ITEMSIZE[dtype], BUFFER_BYTES
+    if settings.workspace_limit is not None:
+        budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
+    built = implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
+                                made.threads, max(budget, 1), flat)  # fmt: skip
+    size = built.size * item
+    if not affords(settings, size):
+        return made  # the direct loops need none
+    p, s = built.product, built.blocks
+    blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": s.images,
+                "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
+    otherwise = partial(_implicit_gemm, made, g, dtype, settings, False) if flat else None
+    return replace(made, algorithm="implicit_gemm", workspace_bytes=size, blocking=blocking,
+                   program=built, otherwise=otherwise)  # fmt: skip
+
+
+def _one_to_one(g) -> bool:
+    """Does every output element read one input element, its own?"""
+    return g.window == g.stride == (1, 1, 1) and g.before == g.after == (0, 0, 0)
