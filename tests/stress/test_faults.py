@@ -18,6 +18,7 @@ def test_ctrl_c_leaves_the_inputs_and_the_library_usable(record_property):
     processes.run(
         """
         import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
         gr.activate(x, "relu")  # Numba is imported: Python's own imports do not survive interrupts
 
         def long_call():
