@@ -105,17 +105,23 @@ def _source(call, src, out, geometry):
     values = call.input(src)
     if not call.moved and call.caller_library.may_share_memory(values, out):
         values = values.copy()
-    return values.reshape(geometry.outer, geometry.count, geometry.inner)
+    values = values.reshape(geometry.outer, geometry.count, geometry.inner)
+    if call.device_library is np and geometry.inner == 1 and not values.flags.c_contiguous:
+        beside = call.empty(values.shape, values.dtype)  # single elements are read side by side
+        beside[...] = values
+        return beside
+    return values
 
 
 def _rows(call, index, size, mode, out, plan):
     """The index brought into 0..size-1, and the flag of its value check.
 
-    The CPU's kernels read an int64 index as it is: eight bytes an entry that need not be written.
+    The CPU's kernels read an int64 index as it is, if its entries lie side by side: eight bytes an
+    entry that need not be written.
     """
     flat = carried(call, index.reshape(-1))
     as_is = call.device_library is np and mode == "raise" and flat.dtype == np.int64
-    if as_is and not np.may_share_memory(flat, out):
+    if as_is and flat.flags.c_contiguous and not np.may_share_memory(flat, out):
         rows = flat
     else:
         rows = call.empty(flat.shape, "int64")
