@@ -61,8 +61,8 @@ PROMISES = (
     ("Security",
      "Loading weights unpickles nothing. The caches of compiled kernels, the CPU's and "
      "the GPU's, are made with the user's rights only, whatever the umask, and are not used where "
-     "others could write them. There is no configuration file; values of GRADROUTE_* variables are compared or read as integers, "
-     "never evaluated.",
+     "others could write them. There is no configuration file; values of GRADROUTE_* variables are "
+     "compared or read as integers, never evaluated.",
      "test_security.py test_folders.py"),
 )  # fmt: skip
 

@@ -66,3 +66,16 @@ def test_a_product_without_elements_costs_nothing(name):
     rows = np.broadcast_to(np.ones((1, 12)), (2**50, 12))
     with gr.config(backend=name):
         assert gr.matmul(rows, np.ones((2, 12, 0))).shape == (2, 2**50, 0)
+
+
+@pytest.mark.parametrize("operation", ["conv", "conv_dx", "conv_dw"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_image_beyond_any_memory_is_planned_at_once(operation, groups):
+    x = np.broadcast_to(np.float32(1), (2, 64, 3, 2**45))
+    w = np.broadcast_to(np.float32(1), (64, 64 // groups, 1, 2))
+    for precision in ("standard", "strict"):
+        with gr.config(backend="numba", precision=precision):
+            assert gr.plan(operation, x, w, groups=groups, dilation=2).algorithm
+            if operation == "conv":
+                with pytest.raises(MemoryError):
+                    gr.conv(x, w, groups=groups, dilation=2)

@@ -88,9 +88,10 @@ def _cut(batch, spans, reach, limit, groups, shares):
         return math.prod(b + r for b, r in zip(block, reach))
 
     for axis in range(3):
-        while size() > limit and block[axis] > 1:
-            parts = -(-spans[axis] // block[axis]) + 1
-            block[axis] = min(-(-spans[axis] // parts), block[axis] - 1)
+        if size() > limit:  # as few even parts as are short enough
+            beside = size() // (block[axis] + reach[axis])
+            longest = max(1, limit // beside - reach[axis])
+            block[axis] = -(-spans[axis] // max(1, -(-spans[axis] // longest)))
     images = min(-(-batch * groups // shares), limit // size())
     # but enough small images to fill the tiles, as long as each thread has a block
     few = min(-(-TILES_WIDTH // size()), batch * groups // max(1, shares // 4))
