@@ -22,8 +22,8 @@ from operator import attrgetter
 
 import numpy as np
 
-from ..config import config
 from ..alignment import empty
+from ..config import config
 from .call import Call, readable
 from .checks import raise_pending
 
