@@ -166,6 +166,14 @@ def matmul(y, a, b, bias, geometry, plan, workspace):
     """
 
 
+def linear_backward(dx, dw, db, dy, x, w, geometry, plan, workspace):
+    """dx = dy @ w, dw = dy^T @ x and db[j] = sum over i of dy[i, j]; None where not wanted.
+
+    dx and x (I, L), dw and w (J, L), dy (I, J), db (J,); I, J and L may be 0.  x is None where
+    dw is, w where dx is; dx is contiguous.  Geometry: LinearGeometry.
+    """
+
+
 # ---- scatter ------------------------------------------------------------------------------
 
 
@@ -219,7 +227,7 @@ KERNELS = {
     "pool": (max_pool_forward, max_pool_backward, max_unpool_forward, max_unpool_backward,
              check_winner, winner_to_index, check_index_in_window, index_to_winner,
              avg_pool_forward, avg_pool_backward),
-    "matmul": (matmul,),
+    "matmul": (matmul, linear_backward),
     "scatter": (check_index, scatter_add),
     "activation": (activate, activate_backward, linear_slope, check_labels, softmax_cross_entropy),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from gradroute.alignment import aligned_array
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
-from . import amx, amx_matmul, matrix_product
+from . import amx, amx_matmul, linear, matrix_product
 from .conv_plans import AMX_ABOVE, affords, conv_plan
 from .vectors import ITEMSIZE, TARGET
 
@@ -60,6 +60,8 @@ def _plan(operation, geometry, dtype, settings, without=None):
         return conv_plan(made, geometry, dtype, settings, again, tiled, without)
     if operation == "matmul" and tiled:
         return _matmul(made, geometry, dtype, settings)
+    if operation == "linear_backward":
+        return _linear_backward(made, geometry, dtype, settings)
     return made
 
 
@@ -82,6 +84,18 @@ def _matmul(made, g, dtype, settings):
     blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk,
                 "parts": p.parts}  # fmt: skip
     return replace(made, algorithm="packed", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+def _linear_backward(made, g, dtype, settings):
+    products = [
+        _plan("matmul", product, dtype, settings) if name in g.need else None
+        for name, product in (("x", g.to_x), ("w", g.to_w))
+    ]
+    bias = _plan("bias_gradient", g.rows * g.features, dtype, settings)
+    built = linear.build(*products, bias.threads)
+    size = max([plan.workspace_bytes for plan in products if plan], default=0)
+    return replace(made, algorithm="together" if built.blocks else "apart", workspace_bytes=size,
                    program=built)  # fmt: skip
 
 
