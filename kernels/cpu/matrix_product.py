@@ -42,7 +42,7 @@ BLOCK_ROW_BYTES = 4096
 BLOCK_BYTES = 1024 * 1024
 
 #: Terms of a sum in one go, about: a longer one is the sum of pieces.
-PIECE = 8192
+PIECE = 4096
 
 #: Terms of a part of a sum that is cut, and the sums below which it is.
 PART = 1024

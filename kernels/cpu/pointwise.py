@@ -91,7 +91,8 @@ def reduce(dw, dy, x, plan, workspace) -> bool:
     """dw from dy and x; False as `convolve`."""
     program = plan.program
     tiles = program.images and isinstance(program.images.program, amx_pointwise_dw.Program)
-    if tiles and not (_channels_last(dy) and _channels_last(x)):
+    in_rows = program.stride == (1, 1, 1) and _channels_last(dy) and _channels_last(x)
+    if tiles and not in_rows:  # it takes the stride out on the way
         return amx_pointwise_dw.run(dw, dy, x, program.images, workspace)
     if program.stride != (1, 1, 1):
         thin = _thin(x, program, workspace)
