@@ -25,8 +25,8 @@ from . import (
     pointwise,
     regions,
     weight_gradient,
-    winograd,
     winograd_dw,
+    winograd_program,
 )
 from .matmul_plans import affords, amx_plan, matmul_plan
 from .vectors import ITEMSIZE
@@ -152,11 +152,11 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
     """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
     if settings.precision == "strict":
         return False
-    if not winograd.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
+    if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
     if min(g.in_channels, g.out_channels) // g.groups < 32:
         return False
-    tiles, filled = winograd.tiles(g, flip=operation == "conv_dx")
+    tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
     # dw sums a product for each weight and point over all tiles: few tiles are not worth them
     return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
 
@@ -166,9 +166,9 @@ def _winograd(made, g, dtype, settings, again):
         built = winograd_dw.build(g, dtype, made.threads, BUFFER_BYTES)
     else:
         flip = made.operation == "conv_dx"
-        built = winograd.build(g, flip, dtype, made.threads, BUFFER_BYTES)
+        built = winograd_program.build(g, flip, dtype, made.threads, BUFFER_BYTES)
     p = built.layout
-    blocking = {"tile": (winograd.SIDE, winograd.SIDE), "columns": p.columns,
+    blocking = {"tile": (winograd_program.SIDE, winograd_program.SIDE), "columns": p.columns,
                 "blocks": (p.pieces, p.pieces_h, p.pieces_w)}  # fmt: skip
     strict = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="winograd", workspace_bytes=built.size * ITEMSIZE[dtype],

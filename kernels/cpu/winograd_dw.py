@@ -9,7 +9,8 @@ what transforms the products back is done once for all tiles.  Block by block th
    and dy, a panel of output channels at a time: Y [point][panel][tile][columns]
 2. multiply, a matrix product that sums over tiles at each point:  M [point][channel][K]
 
-so that every sum has one owner and one order.
+so that every sum has one owner and one order.  A tile that is not finite reaches all weights of its
+channels, so that then the whole of dw is computed otherwise.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .microkernel import COLUMNS, ROWS, tile
 from .pixel_vectors import read_box
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, add_row, fill_row, finite_row
-from .winograd import block_of, cut, odd, part
+from .winograd_program import block_of, cut, odd, part
 from .winograd_transforms import (
     POINTS,
     PRODUCTS,
