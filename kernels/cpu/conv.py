@@ -19,13 +19,13 @@ from . import (
 )
 from .matmul import NO_BIAS
 
-
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
              "pixel_major": pixel_conv.run, "pointwise": pointwise.convolve,
              "winograd": winograd.run}  # fmt: skip
-_REDUCE = {"amx": amx_dw.run, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
-           "pointwise": pointwise.reduce, "winograd": winograd_dw.run}  # fmt: skip
+_REDUCE = {"amx": amx_dw.run, "depthwise": depthwise.dw, "implicit_gemm": weight_gradient.run,
+           "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
+           "winograd": winograd_dw.run}  # fmt: skip
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:
@@ -62,13 +62,11 @@ def conv_dx(dx, dy, w, b, geometry, plan, workspace):
 
 def conv_dw(dw, db, dy, x, geometry, plan, workspace):
     g, threads = geometry, plan.threads
-    if plan.algorithm == "depthwise":
-        if depthwise.dw(dw, db, dy, x, plan, workspace):
-            return
-        plan, workspace = plans.otherwise(plan)
-    if not _served(_REDUCE, (dw, dy, x), plan, workspace):
-        direct.dw(dw.dtype, threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
-    if db is not None:
+    db = NO_BIAS[dw.dtype] if db is None else db
+    if plan.algorithm != "direct" and _served(_REDUCE, (dw, db, dy, x), plan, workspace):
+        return
+    direct.dw(dw.dtype, threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
+    if db.size:
         columns.bias_gradient(db.dtype, threads, db, dy)
 
 

@@ -16,7 +16,7 @@ from math import prod
 
 import numpy as np
 
-from . import amx_pointwise_dw, matmul
+from . import amx_pointwise_dw, columns, matmul
 from .implicit_gemm import in_one_row
 from .jit import array, helper, kernel, out, prange, triple
 from .memory import load, step, store
@@ -87,13 +87,13 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     return True
 
 
-def reduce(dw, dy, x, plan, workspace) -> bool:
-    """dw from dy and x; False as `convolve`."""
+def reduce(dw, db, dy, x, plan, workspace) -> bool:
+    """dw from dy and x, and db of dy if it has elements; False as `convolve`."""
     program = plan.program
     tiles = program.images and isinstance(program.images.program, amx_pointwise_dw.Program)
     in_rows = program.stride == (1, 1, 1) and _channels_last(dy) and _channels_last(x)
     if tiles and not in_rows:  # it takes the stride out on the way
-        return amx_pointwise_dw.run(dw, dy, x, program.images, workspace)
+        return amx_pointwise_dw.run(dw, db, dy, x, program.images, workspace)
     if program.stride != (1, 1, 1):
         thin = _thin(x, program, workspace)
         take(x.dtype, plan.threads, thin, x, program.stride)
@@ -110,6 +110,8 @@ def reduce(dw, dy, x, plan, workspace) -> bool:
         target = dw[None, g * rows : (g + 1) * rows, :, 0, 0, 0]
         if not matmul.product(target, left, right, matmul.NO_BIASES[dw.dtype], inner, workspace):
             return False
+    if db.size:  # a product reads dy where it lies: db takes a pass of its own
+        columns.bias_gradient(db.dtype, plan.threads, db, dy)
     return True
 
 
