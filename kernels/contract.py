@@ -191,7 +191,8 @@ def scatter_add(out, rows, src, bad, geometry, plan, workspace):
 
     Where many entries share each of a few elements, pieces of them, by sizes alone, may first be
     summed on their own, each in order, and piece after piece then be added.
-    out (A, R, B), rows (I,) int64, src (A, I, B).  On the CPU negative rows count from the end.
+    out (A, R, B), rows (I,) int64, src (A, I, B).  On the CPU negative rows count from the end, and
+    rows are contiguous, as is src where B is 1.
     """
 
 
