@@ -118,11 +118,11 @@ def test_channels_last_results_have_the_bits_of_others(x_shape, w_shape, options
         np.testing.assert_array_equal(np.moveaxis(last, -1, 1), y)
         # a target that is a part of wider rows and planes, a source whose rows lie apart
         inside = np.full([n + 2 for n in last.shape[:-1]] + [last.shape[-1] + 16], 7.0, dtype)
-        box = inside[(slice(1, -1),) * (inside.ndim - 1) + (slice(16),)]
+        box = inside[(slice(1, -1),) * (inside.ndim - 1) + (slice(len(w)),)]
         wide = np.repeat(x_last, 2, axis=-2)[..., ::2, :]
         gr.conv(wide, w, b, layout="channels_last", out=box, **options)
         np.testing.assert_array_equal(box, last)
-        inside[(slice(1, -1),) * (inside.ndim - 1) + (slice(16),)] = 7
+        inside[(slice(1, -1),) * (inside.ndim - 1) + (slice(len(w)),)] = 7
         assert (inside == 7).all()
         one = dw_of(x_last, w, dy_last, options, layout="channels_last")
         box[...] = dy_last

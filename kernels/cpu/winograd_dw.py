@@ -14,7 +14,7 @@ so that every sum has one owner and one order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +42,9 @@ BLOCK_BYTES = 3 * 1024 * 1024
 LARGE_BLOCK_BYTES = 24 * 1024 * 1024
 #: M is read and written once a block, so that a block should be this much larger.
 TIMES_SUMS = 4
+#: Where V, Y and M take more than this, rows of dw are summed part by part: memory that is not
+#: kept between calls costs more than V made anew.
+MOST_BYTES = 32 * 1024 * 1024
 #: CHUNK tiles of a panel of Y stay in L1, and are summed by themselves: the error of a sum in
 #: order grows with its length.
 CHUNK = 128
@@ -96,6 +99,18 @@ class Program:
 
 def build(g, dtype, threads, budget) -> Program:
     """``budget`` is the number of bytes that V and Y may take."""
+    made, parts = _build(g, dtype, threads, budget), 1
+    panels = made.layout.panels
+    # without the slots: how sums are cut must not depend on the threads
+    while (g.groups == 1 and made.layout.slots_at * ITEMSIZE[dtype] > MOST_BYTES
+           and parts < panels):  # fmt: skip
+        parts += 1
+        rows = -(-panels // parts) * COLUMNS[dtype]
+        made = _build(replace(g, out_channels=rows), dtype, threads, budget)
+    return made
+
+
+def _build(g, dtype, threads, budget):
     lanes, columns, item = LANES[dtype], COLUMNS[dtype], ITEMSIZE[dtype]
     channels, rows = g.in_channels // g.groups, g.out_channels // g.groups
     planes = g.batch * g.size[0]
@@ -132,7 +147,12 @@ def run(dw, dy, x, plan, workspace) -> bool:
     program = plan.program
     work, p = workspace[: program.size * dw.itemsize].view(dw.dtype), program.layout
     work[: p.v_at] = 0
-    reduce(dw.dtype, plan.threads, dw, dy, x, work, program.table, p)
+    if p.groups > 1:
+        reduce(dw.dtype, plan.threads, dw, dy, x, work, program.table, p)
+    for k in range(0, len(dw) if p.groups == 1 else 0, p.rows):
+        rows = slice(k, k + p.rows)
+        part = p._replace(rows=min(p.rows, len(dw) - k))
+        reduce(dw.dtype, plan.threads, dw[rows], dy[:, rows], x, work, program.table, part)
     return not work[: p.zeros_at : p.lanes].any()
 
 
