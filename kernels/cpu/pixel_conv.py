@@ -30,7 +30,7 @@ from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, copy_row, fill_row, finite_row
 
 #: Bytes of a block's sums in the columns of one tile.
-BLOCK_BYTES = 50 * 1024
+BLOCK_BYTES = 100 * 1024
 
 #: More weights of a group than this do not stay in the cache.
 WEIGHTS = 1 << 16
@@ -38,6 +38,10 @@ WEIGHTS = 1 << 16
 
 #: What is left of the vectors' use after sums have been transposed into the target.
 GAIN = 0.9
+
+#: Steps of a sum beside which that is little, where else a source with a stride of more than 2
+#: would be read element by element.
+LONG = 300
 
 
 class Product(NamedTuple):
@@ -94,6 +98,8 @@ def serves(g, dtype, forward) -> bool:
     run = (size[0] * size[1] - 1) * (size[2] + reach) + size[2]
     used = math.prod(size) / (-(-run // COLUMNS[dtype]) * COLUMNS[dtype])
     lanes = rows / (-(-rows // LANES[dtype]) * LANES[dtype])
+    if forward and g.stride[2] > 2 and g.taps * g.in_channels // g.groups >= LONG:
+        return lanes >= GAIN
     if g.taps == 1 and math.prod(size) >= COLUMNS[dtype]:
         return False  # rows run into one another there
     return used < GAIN * lanes

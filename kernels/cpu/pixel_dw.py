@@ -33,7 +33,7 @@ from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row, finite_row
 
 #: Bytes of a block's dy in the columns of one tile.  It need not fit the L1, which reads it in
 #: order; large blocks copy fewer rows of x twice.
-BLOCK_BYTES = 50 * 1024
+BLOCK_BYTES = 100 * 1024
 
 #: More (channel, tap, output channel) than this do not stay in the cache.
 WEIGHTS = 1 << 16
