@@ -129,6 +129,11 @@ def test_channels_last_results_are_exact_in_arrays_of_any_strides(x_shape, w_sha
         apart = dw_of(wide, w, box, options, layout="channels_last")
         assert error(one, exact_dw) < 4 * most
         np.testing.assert_array_equal(apart, one)
+        _, both, db = gr.conv_backward(dy_last, x_last, w, need=("w", "b"),
+                                       layout="channels_last", **options)  # fmt: skip
+        np.testing.assert_array_equal(both, one)
+        exact_db = dy.astype(float).sum(axis=(0, *range(2, dy.ndim)))
+        assert error(db, exact_db) < 4 * most
 
 
 @pytest.mark.parametrize("value", (np.inf, np.nan))
