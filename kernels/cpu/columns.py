@@ -80,7 +80,7 @@ def bias_gradient(db, dy):
     N, K, Z, P, Q = dy.shape
     if Z * P * Q == 1 and step(dy, 1) == 1 and step(db, 0) == 1:  # a matrix: its rows side by side
         for block in prange((K + _SIDE - 1) // _SIDE):
-            _column_sums(db, dy, block * _SIDE, min(K, (block + 1) * _SIDE))
+            column_sums(db, dy, block * _SIDE, min(K, (block + 1) * _SIDE))
         return
     for k in prange(K):
         total = dy.dtype.type(0)
@@ -95,7 +95,7 @@ def bias_gradient(db, dy):
 
 
 @helper
-def _column_sums(db, dy, first, end):
+def column_sums(db, dy, first, end):
     """db[k] = sum of dy[:, k] in order, for first <= k < end."""
     for k in range(first, end):
         store(db, k, db.dtype.type(0))
