@@ -17,7 +17,7 @@ BLOCKS = [
     ((2, 3, 61, 59), (40, 3, 11, 11), {"stride": 4, "padding": 2}),
     ((2, 4, 33, 35), (12, 2, 3, 3), {"stride": (2, 3), "dilation": (3, 2), "groups": 2}),
     ((9, 170, 1, 1), (5, 170, 1, 1), {}),
-    ((4, 50, 13, 13), (48, 50, 1, 1), {"stride": 2}),
+    ((4, 50, 13, 13), (48, 50, 2, 2), {"stride": 2}),
 ]
 
 #: small images, of which the forward pass (and, at stride 1, dx) is a sum along channels
