@@ -9,11 +9,10 @@ is as the tile wants it, or nearly:
   but not rows that share cache sets, nor columns far apart that several strips would read.
 - b is read as it lies where its rows are contiguous, and it stays in L1 or few panels read it.
 
-Tiles ask for what comes next: the first of a panel for the next panel of a, the others for the
-next block of b.  Nothing else would, as rows of a come a few bytes at a time.
+Tiles ask for what comes next: the first of a panel for the next panel of a, then for its sums, or
+for the next block of b.  Nothing else would, as rows of a come a few bytes at a time.
 
-Few rows and columns with a long sum are cut along the sum, into parts that sizes alone decide:
-each has sums of its own, which are added in order.
+Few sums of many terms are cut into parts, as sizes alone decide, which are added in order.
 """
 
 from __future__ import annotations
@@ -26,25 +25,31 @@ from numba import types
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS
-from .strided_tile import address, strided_tile
+from .strided_tile import address, copy_rows, strided_tile
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row
 
-#: Steps of the sum per tile: ROWS times them is 14 KiB of a in float32, and b's strip 32 KiB.
-CHUNK = 256
+#: Steps of the sum at a time: b's block has that many rows, and sums are read and written again
+#: after as many.
+CHUNK = {"float32": 256, "float64": 192}
 
-#: Rows of a block: its b is packed for them alone, at up to 900 cycles a row of the tile.
-BLOCK_ROWS = 512
+#: The same where a is copied panel by panel, a few bytes of each of its rows: these lie in pages
+#: of their own, of which L1 knows some 96.
+SHORT_CHUNK = {"float32": 256, "float64": 128}
 
-#: Bytes of a row of a block, and of its packed b, which stays in L2.
-BLOCK_ROW_BYTES = 4096
+#: Rows of a block, for which its b is packed, and columns: b's packed block stays in L2.
+BLOCK_ROWS = 1024
+BLOCK_COLUMNS = 1024
 BLOCK_BYTES = 1024 * 1024
+SLOTS_BYTES = 16 * 1024 * 1024  # of the sums of one block for each thread
 
-#: Terms of a part of a sum that is cut, and the sums below which it is.
+#: Terms of a part of a sum that is cut, and the bytes of the sums of all parts.
 PART = 1024
-FEW_SUMS = 128 * 128
+PARTS_BYTES = 2 * 1024 * 1024
 MOST_PARTS = 16  # a power of two, as their number is: threads share them evenly
 
+#: Bytes of a factor, or of the result, that L2 has kept from before: no need to ask for it.
+NEAR_BYTES = 1024 * 1024
 
 #: Bytes of a cache line.
 LINE = 64
@@ -60,9 +65,10 @@ class Blocking(NamedTuple):
     lanes: int
     item: int  # bytes of an element
     chunk: int
-    depth: int  # of a packed block of b
+    short_chunk: int  # where a lies along its rows
     parts: int  # of the sum
     part: int  # terms in each
+    asks_for_sums: int  # are those of the next panel asked for?
     slots: int  # threads with memory of their own: a panel of a, strips of b, sums
     slot: int
     b_at: int
@@ -82,41 +88,57 @@ class Program:
 
 def build(g, dtype, threads) -> Program:
     """The blocks of MatmulGeometry ``g``, and of its transposed product."""
-    made, turned = (_blocking(g, rows, columns, dtype, threads)
+    parts = _parts(g, dtype)
+    made, turned = (_blocking(g, rows, columns, parts, dtype, threads)
                     for rows, columns in ((g.rows, g.columns), (g.columns, g.rows)))  # fmt: skip
-    size = max(p.parts_at + _parts_size(g, p, rows) for p, rows in
+    of_parts = g.batch * parts if parts > 1 else 0
+    size = max(p.parts_at + of_parts * rows * p.columns for p, rows in
                ((made, g.rows), (turned, g.columns)))  # fmt: skip
     return Program(made, turned, size)
 
 
-def _parts_size(g, p, rows):
-    return g.batch * p.parts * rows * p.columns if p.parts > 1 else 0
-
-
-def _blocking(g, rows, columns, dtype, threads):
-    width, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
+def _parts(g, dtype):
+    """Into how many parts the sums are cut: whole strips of either product have to fit."""
+    width = COLUMNS[dtype]
+    padded = max(g.rows * -(-g.columns // width), g.columns * -(-g.rows // width)) * width
+    most = min(MOST_PARTS, PARTS_BYTES // max(1, g.batch * padded * ITEMSIZE[dtype]))
     parts = 1
-    if g.batch * rows * columns <= FEW_SUMS and g.summed == 1:
-        while 2 * parts <= min(MOST_PARTS, g.inner // PART):
-            parts *= 2
+    while g.summed == 1 and 2 * parts <= min(most, g.inner // PART):
+        parts *= 2
+    return parts
+
+
+def _blocking(g, rows, columns, parts, dtype, threads):
+    width, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
     part = -(-max(g.inner, 1) // parts)
     down = across = 1
     if parts == 1:
-        down = max(1, -(-rows // BLOCK_ROWS))
-        across = max(1, -(-columns // (BLOCK_ROW_BYTES // item)))
+        most = SLOTS_BYTES // (threads * max(width, min(columns, BLOCK_COLUMNS)) * item)
+        down = max(1, -(-rows // min(BLOCK_ROWS, max(2 * ROWS, most))))
+        across = max(1, -(-columns // BLOCK_COLUMNS))
         down, across = _shared(g.batch, down, across, rows, columns, width, threads)
+    elif rows >= 4 * ROWS:
+        down = max(1, min(threads // (g.batch * parts), rows // (2 * ROWS)))
     rows = -(-max(rows, 1) // down)
     columns = -(-max(columns, 1) // (across * width)) * width
     panel = -(-rows // -(-rows // ROWS))
-    chunk = min(CHUNK, part)
-    depth = min(part, max(chunk, BLOCK_BYTES // (columns * item)))
-    if parts > 1:  # few sums: they are near, and a long piece of a is not
-        depth = chunk
-    b_at = -(-ROWS * chunk // lanes) * lanes
-    c_at = b_at + depth * columns
+    chunk = _even(part, min(CHUNK[dtype], BLOCK_BYTES // (columns * item)))
+    short = _even(part, SHORT_CHUNK[dtype])
+    if rows * part * item <= NEAR_BYTES:
+        short = chunk
+    # few strips have other things to ask for
+    asks = int(g.batch * g.rows * g.columns * item > NEAR_BYTES and columns >= 12 * width)
+    longest = max(chunk, short)
+    b_at = -(-ROWS * longest // lanes) * lanes
+    c_at = b_at + longest * columns
     slot = c_at + rows * columns
-    return Blocking(rows, columns, panel, width, lanes, item, chunk, depth, parts, part,
+    return Blocking(rows, columns, panel, width, lanes, item, chunk, short, parts, part, asks,
                     threads, slot, b_at, c_at, threads * slot)  # fmt: skip
+
+
+def _even(count, most):
+    """The size of even pieces of ``count``: ``most`` each, or a third more if there is but one."""
+    return -(-count // max(1, -((most - 3 * count) // (3 * most))))
 
 
 def _shared(batch, down, across, rows, columns, width, threads):
@@ -145,20 +167,17 @@ def product(y, a, b, bias, work, p):
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
             _task(task, slot, y, a, b, bias, work, p)
     if p.parts > 1:
-        for row in prange(_row_blocks(y, p)):
-            _add_parts(row, y, work, bias, p)
-
-
-@helper
-def _row_blocks(y, p):
-    """Blocks of rows of all products of the batch."""
-    return y.shape[0] * ((y.shape[1] + p.rows - 1) // p.rows)
+        rows = y.shape[0] * y.shape[1]
+        for slot in prange(p.slots):
+            for row in range(slot * rows // p.slots, (slot + 1) * rows // p.slots):
+                _add_parts(row, y, work, bias, p)
 
 
 @helper
 def _tasks(y, p):
     """Blocks, and parts of sums, that threads share."""
-    return _row_blocks(y, p) * p.parts * ((y.shape[2] + p.columns - 1) // p.columns)
+    blocks = y.shape[0] * ((y.shape[1] + p.rows - 1) // p.rows)
+    return blocks * p.parts * ((y.shape[2] + p.columns - 1) // p.columns)
 
 
 @helper
@@ -212,24 +231,26 @@ def _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p):
 def _block(to, ldc, whole, work, base, a, b, n, i0, rows, j0, columns, l0, resume, p):
     """Adds a part of the sums of a block: columns below ``whole`` at ``to``, others in the slot."""
     end = min(l0 + p.part, a.shape[3])
+    chunk = p.short_chunk if step(a, 2) == 1 and step(a, 3) != 1 else p.chunk
     for e in range(a.shape[1]):
-        for k in range(l0, end, p.depth):
-            depth = min(p.depth, end - k)
+        for k in range(l0, end, chunk):
+            depth = min(chunk, end - k)
             b_at = n * step(b, 0) + e * step(b, 1) + k * step(b, 2) + j0 * step(b, 3)
             lying = columns // p.width * p.width if _b_lies_right(b, rows, depth, p) else 0
             _pack_strips(work, base + p.b_at + lying * depth, b, b_at + lying * step(b, 3), depth,
                          columns - lying, p)  # fmt: skip
             a_at = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + k * step(a, 3)
             beyond_a, beyond_b = step(a, 0), step(b, 0)  # the next product, or part of the sum
-            if p.parts > 1:
+            if p.parts > 1 or k + chunk < end:
                 beyond_a, beyond_b = depth * step(a, 3), depth * step(b, 2)
             next_b = address(b, b_at + beyond_b)
-            b_stride = _stride_of_next_b(a, b, rows, columns, p)
+            b_stride = _stride_of_next_b(a, b, rows, columns, depth, p)
             for i in range(0, rows, p.panel):
                 next_a = a_at + ((i + p.panel) * step(a, 2) if i + p.panel < rows else beyond_a)
+                next_c = to + ((i + p.panel) * ldc * p.item if i + p.panel < rows else 0)
                 _panel(to + i * ldc * p.item, ldc, whole, work, base, base + p.c_at + i * p.columns,
                        a, a_at + i * step(a, 2), b, b_at, lying, min(p.panel, rows - i), columns,
-                       depth, resume, address(a, next_a), next_b, b_stride, p)  # fmt: skip
+                       depth, resume, address(a, next_a), next_b, b_stride, next_c, p)  # fmt: skip
                 next_b += depth * b_stride * ((columns - 1) // p.width) * p.item
             resume = 1
 
@@ -254,19 +275,24 @@ def _a_lies_right(a, columns, p):
 
 
 @helper
-def _stride_of_next_a(a, depth, p):
-    """Elements to fetch of the next panel at each step of the first tile; 0: not in one piece."""
-    if step(a, 2) == 1:
-        return step(a, 3)
-    in_one_piece = step(a, 2) == a.shape[3] and depth <= p.chunk
-    return max(LINE // p.item, p.panel) if in_one_piece else 0
+def _asks_for_a(a, depth, p):
+    """(tiles that ask for the next panel of a, bytes from that to what the first one asks for,
+
+    bytes from tile to tile, elements from step to step)."""
+    if step(a, 2) == 1:  # where a row of it begins this panel ends; the others are a line or two
+        return (p.panel * p.item + LINE - 1) // LINE, (p.panel - 1) * p.item, -LINE, step(a, 3)
+    if step(a, 2) == depth:  # one piece
+        return 1, 0, 0, max(LINE // p.item, p.panel)
+    if step(a, 3) == 1:  # a row for each tile
+        return p.panel, 0, step(a, 2) * p.item, 1
+    return 0, 0, 0, 0
 
 
 @helper
-def _stride_of_next_b(a, b, rows, columns, p):
-    """The same of the b that comes next at each step of the other tiles, if it is read but once."""
+def _stride_of_next_b(a, b, rows, columns, depth, p):
+    """What other tiles ask for at each step of the b that comes next, if it is read but once."""
     once = rows == a.shape[2] and columns >= b.shape[3] and a.shape[1] == 1
-    if not once or (p.parts == 1 and (a.shape[0] == 1 or a.shape[3] > p.depth)):
+    if not once or (p.parts == 1 and (a.shape[0] == 1 or a.shape[3] > depth)):
         return 0
     tiles = (rows + p.panel - 1) // p.panel * max(1, (columns - 1) // p.width)
     return (columns + tiles - 1) // tiles
@@ -274,35 +300,38 @@ def _stride_of_next_b(a, b, rows, columns, p):
 
 @helper
 def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, columns, depth, resume,
-           next_a, next_b, b_stride, p):  # fmt: skip
+           next_a, next_b, b_stride, next_c, p):  # fmt: skip
     """A panel of a times every strip of b."""
     zero = work.dtype.type(0)
     right = _a_lies_right(a, columns, p)
-    a_stride = _stride_of_next_a(a, depth, p)
-    if step(a, 2) == 1:  # where a row of it begins, this panel ends
-        next_a += (p.panel - 1) * p.item
-    for k in range(0, depth, p.chunk):
-        count = min(p.chunk, depth - k)
-        panel, a_step, a_row = address(a, a_at + k * step(a, 3)), step(a, 3), step(a, 2)
-        if not right:
-            _pack(work, base, rows, a, a_at + k * step(a, 3), step(a, 3), step(a, 2), count, rows,
-                  p.lanes)  # fmt: skip
-            panel, a_step, a_row = address(work, base), rows, 1
-        for j in range(0, columns, p.width):
-            strip, b_step = address(work, base + p.b_at + j * depth + k * p.width), p.width
-            if j < lying:
-                strip, b_step = address(b, b_at + k * step(b, 2) + j), step(b, 2)
-            target, target_row = to + j * p.item, ldc
-            if j >= whole:
-                target, target_row = address(work, sums + j), p.columns
-            if j == 0:  # memory that is soon read and not yet in L2
-                ahead, stride = next_a + k * step(a, 3) * p.item, a_stride
-            else:
-                ahead, stride = next_b, b_stride
-                next_b += count * b_stride * p.item
-            strided_tile(zero, rows, panel, a_step, a_row, strip, b_step, count, target,
-                         target_row, resume, ahead, stride)  # fmt: skip
-        resume = 1
+    panel, a_step, a_row = address(a, a_at), step(a, 3), step(a, 2)
+    if not right:
+        if step(a, 2) == 1:
+            copy_rows(zero, address(work, base), rows, panel, a_step, depth, rows)
+        else:
+            _pack(work, base, rows, a, a_at, step(a, 3), step(a, 2), depth, rows, p.lanes)
+        panel, a_step, a_row = address(work, base), rows, 1
+    asks, first, apart, a_stride = _asks_for_a(a, depth, p)
+    next_a += first
+    asks_c = asks + (p.panel if p.asks_for_sums else 0)
+    c_stride = (columns + depth - 1) // depth
+    for j in range(0, columns, p.width):
+        strip, b_step = address(work, base + p.b_at + j * depth), p.width
+        if j < lying:
+            strip, b_step = address(b, b_at + j), step(b, 2)
+        target, target_row = to + j * p.item, ldc
+        if j >= whole:
+            target, target_row = address(work, sums + j), p.columns
+        tile = j // p.width
+        if tile < asks:  # memory that is soon read and not yet in L2
+            ahead, stride = next_a + tile * apart, a_stride
+        elif tile < asks_c:
+            ahead, stride = next_c + (tile - asks) * ldc * p.item, c_stride
+        else:
+            ahead, stride = next_b, b_stride
+            next_b += depth * b_stride * p.item
+        strided_tile(zero, rows, panel, a_step, a_row, strip, b_step, depth, target,
+                     target_row, resume, ahead, stride)  # fmt: skip
 
 
 @helper
@@ -344,19 +373,16 @@ def _pack(work, to, width, source, start, depth_step, step, depth, count, lanes)
 
 @helper
 def _add_parts(row, y, work, bias, p):
-    """Adds the parts of a block of rows in order, and writes them."""
-    down = (y.shape[1] + p.rows - 1) // p.rows
-    n, i0 = row // down, row % down * p.rows
-    rows, J = min(p.rows, y.shape[1] - i0), y.shape[2]
-    first = p.parts_at + (n * p.parts * y.shape[1] + i0) * p.columns
-    for i in range(rows):
-        row = first + i * p.columns
-        for part in range(1, p.parts):
-            add_row(work, row, work, row + part * y.shape[1] * p.columns, J)
-        for j in range(J if bias.size else 0):
-            value = load(bias, _bias_at(bias, i0 + i, j))
-            store(work, row + j, load(work, row + j) + value)
-    _write(y, n * step(y, 0) + i0 * step(y, 1), work, first, p.columns, rows, J, p)
+    """Adds the parts of a row of sums in order, and writes them."""
+    _, I, J = y.shape
+    n, i = row // I, row % I
+    first = p.parts_at + (n * p.parts * I + i) * p.columns
+    for part in range(1, p.parts):
+        add_row(work, first, work, first + part * I * p.columns, J)
+    for j in range(J if bias.size else 0):
+        value = load(bias, _bias_at(bias, i, j))
+        store(work, first + j, load(work, first + j) + value)
+    _write(y, n * step(y, 0) + i * step(y, 1), work, first, p.columns, 1, J, p)
 
 
 @helper
