@@ -1,41 +1,65 @@
-"""The matrix product: the contract's function, and plain loops for tiny sizes."""
+"""Matrix products and linear layers: the contract's functions, and plain loops for tiny sizes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from . import amx_matmul, matrix_product, plans
+from . import amx_matmul, columns, linear, matrix_product, plans
 from .jit import array, kernel, out, prange
 from .memory import load, step, store
 from .vectors import ITEMSIZE
 
 NO_BIAS = {np.dtype(name): np.zeros(0, name) for name in ITEMSIZE}
-_NO_BIASES = {dtype: none[None] for dtype, none in NO_BIAS.items()}
+NO_BIASES = {dtype: none[None] for dtype, none in NO_BIAS.items()}  # (1, J)
 
 
 def matmul(y, a, b, bias, geometry, plan, workspace):
     """y[i] = sum over e of a[i, e] @ b[i, e], plus bias (contract.matmul)."""
-    dtype, threads = y.dtype, plan.threads
-    if plan.algorithm == "amx":
-        if amx_matmul.run(y, a, b, _as_matrix(bias, dtype), plan, workspace):
+    dtype = y.dtype
+    matrix = NO_BIASES[dtype] if bias is None else bias[None]
+    threads = plan.threads
+    while plan is not None and plan.algorithm != "direct":
+        if product(y, a, b, matrix, plan, workspace):
             return
         plan, workspace = plans.otherwise(plan)
-    if plan is None or plan.algorithm == "direct":
-        bias = NO_BIAS[dtype] if bias is None else bias
-        sums_of_rows(dtype, threads, y, a, b, bias)
-        return
-    program, work = plan.program, workspace.view(dtype)
-    bias = _as_matrix(bias, dtype)
+    sums_of_rows(dtype, threads, y, a, b, NO_BIAS[dtype] if bias is None else bias)
+
+
+def product(y, a, b, bias, plan, workspace) -> bool:
+    """The same on tiles, with a bias (I or 1, J or 1); False, and y is to be computed otherwise,
+
+    if the tiles' arithmetic is not for such data.
+    """
+    if plan.algorithm == "amx":
+        return amx_matmul.run(y, a, b, bias, plan, workspace)
+    program, work = plan.program, workspace.view(y.dtype)
     if _better_turned(y, a, b):
         y, a, b = y.transpose(0, 2, 1), b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)
-        matrix_product.product(dtype, threads, y, a, b, bias.T, work, program.turned)
+        matrix_product.product(y.dtype, plan.threads, y, a, b, bias.T, work, program.turned)
     else:
-        matrix_product.product(dtype, threads, y, a, b, bias, work, program.blocking)
+        matrix_product.product(y.dtype, plan.threads, y, a, b, bias, work, program.blocking)
+    return True
 
 
-def _as_matrix(bias, dtype):
-    """The bias as (1, J); none is (1, 0)."""
-    return _NO_BIASES[dtype] if bias is None else bias[None]
+def linear_backward(dx, dw, db, dy, x, w, geometry, plan, workspace):
+    program, dtype = plan.program, dy.dtype
+    if program.blocks:
+        sums = NO_BIAS[dtype] if db is None else db
+        if _side_by_side(dx, dw, sums, dy, x, w):
+            linear.gradients(dtype, plan.threads, dx, dw, sums, dy, x, w, workspace.view(dtype),
+                             *program.blocks)  # fmt: skip
+            return
+    if dx is not None and dx.size:
+        matmul(dx[None], dy[None, None], w[None, None], None, None, program.to_x, workspace)
+    if dw is not None and dw.size:
+        matmul(dw[None], dy.T[None, None], x[None, None], None, None, program.to_w, workspace)
+    if db is not None:
+        columns.bias_gradient(dtype, program.bias_threads, db, dy[:, :, None, None, None])
+
+
+def _side_by_side(*arrays) -> bool:
+    """Do all lie in order, without gaps?"""
+    return all([array.flags.c_contiguous for array in arrays])
 
 
 def _better_turned(y, a, b):

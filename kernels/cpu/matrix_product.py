@@ -12,160 +12,31 @@ is as the tile wants it, or nearly:
 Tiles ask for what comes next: the first of a panel for the next panel of a, then for its sums, or
 for the next block of b.  Nothing else would, as rows of a come a few bytes at a time.
 
-Few sums of many terms are cut into parts, as sizes alone decide, which are added in order.
+Few rows and columns with a long sum are cut along the sum, into parts that sizes alone decide:
+each has sums of its own, which are added in order.  So are pieces of every longer sum, as the
+error of a sum in one go grows with the root of its length.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
-from numba import types
-
-from .jit import array, helper, int64, kernel, out, prange
+from .jit import array, helper, kernel, out, prange
 from .memory import load, step, store
-from .microkernel import COLUMNS, ROWS
+from .product_blocks import BLOCKING
 from .strided_tile import address, copy_rows, strided_tile
 from .transposition import transpose
-from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row
-
-#: Steps of the sum at a time: b's block has that many rows, and sums are read and written again
-#: after as many.
-CHUNK = {"float32": 256, "float64": 192}
-
-#: The same where a is copied panel by panel, a few bytes of each of its rows: these lie in pages
-#: of their own, of which L1 knows some 96.
-SHORT_CHUNK = {"float32": 256, "float64": 128}
-
-#: Rows of a block, for which its b is packed, and columns: b's packed block stays in L2.
-BLOCK_ROWS = 1024
-BLOCK_COLUMNS = 1024
-BLOCK_BYTES = 1024 * 1024
-SLOTS_BYTES = 16 * 1024 * 1024  # of the sums of one block for each thread
-
-#: Terms of a part of a sum that is cut, and the bytes of the sums of all parts.
-PART = 1024
-PARTS_BYTES = 2 * 1024 * 1024
-MOST_PARTS = 16  # a power of two, as their number is: threads share them evenly
-
-#: Bytes of a factor, or of the result, that L2 has kept from before: no need to ask for it.
-NEAR_BYTES = 1024 * 1024
+from .vectors import add_row, copy_row, fill_row
 
 #: Bytes of a cache line.
 LINE = 64
 
 
-class Blocking(NamedTuple):
-    """What the compiled loops need to know.  Offsets and lengths count elements."""
-
-    rows: int  # of a block
-    columns: int
-    panel: int
-    width: int  # of a tile
-    lanes: int
-    item: int  # bytes of an element
-    chunk: int
-    short_chunk: int  # where a lies along its rows
-    parts: int  # of the sum
-    part: int  # terms in each
-    asks_for_sums: int  # are those of the next panel asked for?
-    slots: int  # threads with memory of their own: a panel of a, strips of b, sums
-    slot: int
-    b_at: int
-    c_at: int
-    parts_at: int
-
-
-BLOCKING = types.NamedUniTuple(int64, len(Blocking._fields), Blocking)
-
-
-@dataclass(frozen=True)
-class Program:
-    blocking: Blocking
-    turned: Blocking  # of the transposed product
-    size: int  # of the workspace, in elements
-
-
-def build(g, dtype, threads) -> Program:
-    """The blocks of MatmulGeometry ``g``, and of its transposed product."""
-    parts = _parts(g, dtype)
-    made, turned = (_blocking(g, rows, columns, parts, dtype, threads)
-                    for rows, columns in ((g.rows, g.columns), (g.columns, g.rows)))  # fmt: skip
-    of_parts = g.batch * parts if parts > 1 else 0
-    size = max(p.parts_at + of_parts * rows * p.columns for p, rows in
-               ((made, g.rows), (turned, g.columns)))  # fmt: skip
-    return Program(made, turned, size)
-
-
-def _parts(g, dtype):
-    """Into how many parts the sums are cut: whole strips of either product have to fit."""
-    width = COLUMNS[dtype]
-    padded = max(g.rows * -(-g.columns // width), g.columns * -(-g.rows // width)) * width
-    most = min(MOST_PARTS, PARTS_BYTES // max(1, g.batch * padded * ITEMSIZE[dtype]))
-    parts = 1
-    while g.summed == 1 and 2 * parts <= min(most, g.inner // PART):
-        parts *= 2
-    return parts
-
-
-def _blocking(g, rows, columns, parts, dtype, threads):
-    width, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
-    part = -(-max(g.inner, 1) // parts)
-    down = across = 1
-    if parts == 1:
-        most = SLOTS_BYTES // (threads * max(width, min(columns, BLOCK_COLUMNS)) * item)
-        down = max(1, -(-rows // min(BLOCK_ROWS, max(2 * ROWS, most))))
-        across = max(1, -(-columns // BLOCK_COLUMNS))
-        down, across = _shared(g.batch, down, across, rows, columns, width, threads)
-    elif rows >= 4 * ROWS:
-        down = max(1, min(threads // (g.batch * parts), rows // (2 * ROWS)))
-    rows = -(-max(rows, 1) // down)
-    columns = -(-max(columns, 1) // (across * width)) * width
-    panel = -(-rows // -(-rows // ROWS))
-    chunk = _even(part, min(CHUNK[dtype], BLOCK_BYTES // (columns * item)))
-    short = _even(part, SHORT_CHUNK[dtype])
-    if rows * part * item <= NEAR_BYTES:
-        short = chunk
-    # few strips have other things to ask for
-    asks = int(g.batch * g.rows * g.columns * item > NEAR_BYTES and columns >= 12 * width)
-    longest = max(chunk, short)
-    b_at = -(-ROWS * longest // lanes) * lanes
-    c_at = b_at + longest * columns
-    slot = c_at + rows * columns
-    return Blocking(rows, columns, panel, width, lanes, item, chunk, short, parts, part, asks,
-                    threads, slot, b_at, c_at, threads * slot)  # fmt: skip
-
-
-def _even(count, most):
-    """The size of even pieces of ``count``: ``most`` each, or a third more if there is but one."""
-    return -(-count // max(1, -((most - 3 * count) // (3 * most))))
-
-
-def _shared(batch, down, across, rows, columns, width, threads):
-    """Blocks that the threads can share evenly."""
-    while batch * down * across % threads and batch * down * across < 8 * threads:
-        if columns >= max(rows, 4 * width * across):  # b is packed once, and a seldom is
-            across += 1
-        elif rows >= 16 * ROWS * down:
-            down += 1
-        elif columns >= 4 * width * across:
-            across += 1
-        elif rows >= 2 * ROWS * down:
-            down += 1
-        elif columns >= 2 * width * across:
-            across += 1
-        else:
-            break
-    return down, across
-
-
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 2), out(F, 1), BLOCKING))
 def product(y, a, b, bias, work, p):
     """y = a @ b + bias; each slot is one thread's share of the blocks."""
-    tasks = _tasks(y, p)
+    tasks = blocks_of_product(y, p)
     for slot in prange(p.slots):
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
-            _task(task, slot, y, a, b, bias, work, p)
+            block_of_product(task, slot, y, a, b, bias, work, p)
     if p.parts > 1:
         rows = y.shape[0] * y.shape[1]
         for slot in prange(p.slots):
@@ -174,14 +45,14 @@ def product(y, a, b, bias, work, p):
 
 
 @helper
-def _tasks(y, p):
+def blocks_of_product(y, p):
     """Blocks, and parts of sums, that threads share."""
     blocks = y.shape[0] * ((y.shape[1] + p.rows - 1) // p.rows)
     return blocks * p.parts * ((y.shape[2] + p.columns - 1) // p.columns)
 
 
 @helper
-def _task(task, slot, y, a, b, bias, work, p):
+def block_of_product(task, slot, y, a, b, bias, work, p):
     """One block of y, or a part of its sums."""
     _, I, J = y.shape
     base = slot * p.slot
@@ -190,19 +61,48 @@ def _task(task, slot, y, a, b, bias, work, p):
     part = task // (down * across)
     n = part // p.parts
     rows, columns = min(p.rows, I - i0), min(p.columns, J - j0)
-    if p.parts > 1:
-        to = p.parts_at + part * I * p.columns + i0 * p.columns
-        _block(address(work, to), p.columns, p.columns, work, base, a, b, n, i0, rows, j0, columns,
-               part % p.parts * p.part, 0, p)  # fmt: skip
+    if p.parts > 1 or p.pieces > 1:
+        total = base + p.total_at
+        if p.parts > 1:
+            total = p.parts_at + part * I * p.columns + i0 * p.columns
+        _pieces(total, part % p.parts, work, base, a, b, n, i0, rows, j0, columns, p)
+        if p.parts == 1:
+            _add_bias(work, total, bias, i0, rows, j0, columns, p)
+            _write(y, n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2), work, total, p.columns,
+                   rows, columns, p)  # fmt: skip
         return
     # whole tiles go straight to y where its rows are contiguous, the others by way of work
     whole = columns // p.width * p.width if step(y, 2) == 1 else 0
     to = n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2)
     _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p)
-    _block(address(y, to), step(y, 1), whole, work, base, a, b, n, i0, rows, j0, columns, 0,
-           bias.size, p)  # fmt: skip
+    for e in range(a.shape[1]):
+        _block(address(y, to), step(y, 1), whole, work, base, a, b, n, i0, rows, j0, columns,
+               e, 0, a.shape[3], bias.size + e, p)  # fmt: skip
     _write(y, to + whole * step(y, 2), work, base + p.c_at + whole, p.columns, rows,
            columns - whole, p)  # fmt: skip
+
+
+@helper
+def _pieces(total, part, work, base, a, b, n, i0, rows, j0, columns, p):
+    """A part of the sums of a block to work[total:], one piece after the other."""
+    L, count = a.shape[3], a.shape[1] * p.cuts
+    for piece in range(part * p.pieces, (part + 1) * p.pieces):
+        sums = total if piece == part * p.pieces else base + p.c_at
+        first = piece * count // (p.parts * p.pieces)
+        for cut in range(first, (piece + 1) * count // (p.parts * p.pieces)):
+            e, at = cut // p.cuts, cut % p.cuts
+            _block(address(work, sums), p.columns, p.columns, work, base, a, b, n, i0, rows, j0,
+                   columns, e, at * L // p.cuts, (at + 1) * L // p.cuts, int(cut > first), p)  # fmt: skip
+        for row in range(rows if sums != total else 0):
+            add_row(work, total + row * p.columns, work, sums + row * p.columns, columns)
+
+
+@helper
+def _add_bias(work, sums, bias, i0, rows, j0, columns, p):
+    for i in range(rows if bias.size else 0):
+        for j in range(columns):
+            at = sums + i * p.columns + j
+            store(work, at, load(work, at) + load(bias, _bias_at(bias, i0 + i, j0 + j)))
 
 
 @helper
@@ -228,31 +128,29 @@ def _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p):
 
 
 @helper
-def _block(to, ldc, whole, work, base, a, b, n, i0, rows, j0, columns, l0, resume, p):
-    """Adds a part of the sums of a block: columns below ``whole`` at ``to``, others in the slot."""
-    end = min(l0 + p.part, a.shape[3])
+def _block(to, ldc, whole, work, base, a, b, n, i0, rows, j0, columns, e, l0, end, resume, p):
+    """Adds terms of the sums of a block: columns below ``whole`` at ``to``, others in the slot."""
     chunk = p.short_chunk if step(a, 2) == 1 and step(a, 3) != 1 else p.chunk
-    for e in range(a.shape[1]):
-        for k in range(l0, end, chunk):
-            depth = min(chunk, end - k)
-            b_at = n * step(b, 0) + e * step(b, 1) + k * step(b, 2) + j0 * step(b, 3)
-            lying = columns // p.width * p.width if _b_lies_right(b, rows, depth, p) else 0
-            _pack_strips(work, base + p.b_at + lying * depth, b, b_at + lying * step(b, 3), depth,
-                         columns - lying, p)  # fmt: skip
-            a_at = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + k * step(a, 3)
-            beyond_a, beyond_b = step(a, 0), step(b, 0)  # the next product, or part of the sum
-            if p.parts > 1 or k + chunk < end:
-                beyond_a, beyond_b = depth * step(a, 3), depth * step(b, 2)
-            next_b = address(b, b_at + beyond_b)
-            b_stride = _stride_of_next_b(a, b, rows, columns, depth, p)
-            for i in range(0, rows, p.panel):
-                next_a = a_at + ((i + p.panel) * step(a, 2) if i + p.panel < rows else beyond_a)
-                next_c = to + ((i + p.panel) * ldc * p.item if i + p.panel < rows else 0)
-                _panel(to + i * ldc * p.item, ldc, whole, work, base, base + p.c_at + i * p.columns,
-                       a, a_at + i * step(a, 2), b, b_at, lying, min(p.panel, rows - i), columns,
-                       depth, resume, address(a, next_a), next_b, b_stride, next_c, p)  # fmt: skip
-                next_b += depth * b_stride * ((columns - 1) // p.width) * p.item
-            resume = 1
+    for k in range(l0, end, chunk):
+        depth = min(chunk, end - k)
+        b_at = n * step(b, 0) + e * step(b, 1) + k * step(b, 2) + j0 * step(b, 3)
+        lying = columns // p.width * p.width if _b_lies_right(b, rows, depth, p) else 0
+        _pack_strips(work, base + p.b_at + lying * depth, b, b_at + lying * step(b, 3), depth,
+                     columns - lying, p)  # fmt: skip
+        a_at = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + k * step(a, 3)
+        beyond_a, beyond_b = step(a, 0), step(b, 0)  # the next product, or part of the sum
+        if p.parts > 1 or k + chunk < end:
+            beyond_a, beyond_b = depth * step(a, 3), depth * step(b, 2)
+        next_b = address(b, b_at + beyond_b)
+        b_stride = _stride_of_next_b(a, b, rows, columns, depth, p)
+        for i in range(0, rows, p.panel):
+            next_a = a_at + ((i + p.panel) * step(a, 2) if i + p.panel < rows else beyond_a)
+            next_c = to + ((i + p.panel) * ldc * p.item if i + p.panel < rows else 0)
+            _panel(to + i * ldc * p.item, ldc, whole, work, base, base + p.c_at + i * p.columns,
+                   a, a_at + i * step(a, 2), b, b_at, lying, min(p.panel, rows - i), columns,
+                   depth, resume, address(a, next_a), next_b, b_stride, next_c, p)  # fmt: skip
+            next_b += depth * b_stride * ((columns - 1) // p.width) * p.item
+        resume = 1
 
 
 @helper
@@ -278,7 +176,8 @@ def _a_lies_right(a, columns, p):
 def _asks_for_a(a, depth, p):
     """(tiles that ask for the next panel of a, bytes from that to what the first one asks for,
 
-    bytes from tile to tile, elements from step to step)."""
+    bytes from tile to tile, elements from step to step).
+    """
     if step(a, 2) == 1:  # where a row of it begins this panel ends; the others are a line or two
         return (p.panel * p.item + LINE - 1) // LINE, (p.panel - 1) * p.item, -LINE, step(a, 3)
     if step(a, 2) == depth:  # one piece
@@ -379,9 +278,7 @@ def _add_parts(row, y, work, bias, p):
     first = p.parts_at + (n * p.parts * I + i) * p.columns
     for part in range(1, p.parts):
         add_row(work, first, work, first + part * I * p.columns, J)
-    for j in range(J if bias.size else 0):
-        value = load(bias, _bias_at(bias, i, j))
-        store(work, first + j, load(work, first + j) + value)
+    _add_bias(work, first, bias, i, 1, 0, J, p)
     _write(y, n * step(y, 0) + i * step(y, 1), work, first, p.columns, 1, J, p)
 
 
