@@ -83,8 +83,8 @@ CHUNK = 32
 
 def bias_gradient(dtype, threads, db, dy):
     """db[k] = sum of dy[:, k], in whichever way dy is read in order."""
-    K = dy.shape[1]
-    beside = K > 1 and dy.strides[1] == dy.itemsize
+    N, K = dy.shape[:2]
+    beside = dy.strides[1] == dy.itemsize and dy.size > N * K > N  # and not a matrix
     if dy.size < BY_PIXEL or not beside:
         sum_channels(dtype, threads, db, dy)
         return
@@ -94,7 +94,7 @@ def bias_gradient(dtype, threads, db, dy):
 
 @kernel(lambda F: (out(F, 1), array(F, 5), out(F, 1), int64))
 def sum_pixels(db, dy, sums, parts):
-    """db of pixels whose channels lie side by side; sums (parts, 2, K): of a chunk and in all, zero."""
+    """db of pixels whose channels lie side by side; sums (parts, 2, K): a chunk's and all, zero."""
     N, K, Z, P, Q = dy.shape
     zero, pixels = dy.dtype.type(0), N * Z * P * Q
     for part in prange(parts):
