@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from . import channel_filters, channel_planes
 from . import depthwise_last as last
 from . import narrow_filters
 from . import narrow_planes as narrow
@@ -32,10 +33,15 @@ def serves(g) -> bool:
     return TARGET is not None and small and g.groups > 1 and few and stride_of(g) is not None
 
 
-def workspace_elements(g, dtype, threads) -> int:
+def workspace_elements(g, operation, dtype, threads) -> int:
     """The sums of dw, or the weights of a channels-last call: whichever is more."""
-    channels = -(-g.in_channels // LANES[dtype]) * LANES[dtype]
-    return (g.taps + 1) * max(channels, threads * LANES[dtype])
+    channels, stride = -(-g.in_channels // LANES[dtype]) * LANES[dtype], stride_of(g)
+    size = (g.taps + 1) * max(channels, threads * LANES[dtype])
+    if not channel_planes.serves(g, stride, dtype):
+        return size
+    if operation == "conv_dw":
+        return max(size, channel_filters.workspace_elements(g, stride, dtype))
+    return max(size, channel_planes.workspace_elements(g, operation, dtype, threads))
 
 
 class Program(NamedTuple):
@@ -77,6 +83,12 @@ def run(v, u, w, b, plan, workspace) -> bool:
             kernel = planes if stride == 1 else planes_down if forward else planes_up
             kernel(dtype, threads, v, u, w, b, g.dilation, p.before, threads)
         return True
+    if channel_planes.serves(g, stride, dtype.name) and _channels_side_by_side(v, u):
+        kernel = (channel_planes.planes if stride == 1 else
+                  channel_planes.planes_down if forward else channel_planes.planes_up)
+        order = channel_planes.rotations(w.shape[1], w.shape[2], LANES[dtype.name])
+        kernel(dtype, threads, v, u, w, b, order, g.dilation, p.before, workspace.view(dtype), threads)
+        return True
     if not _channels_lie(g, v, u, b):
         return False
     up, down = (1, stride) if forward else (stride, 1)
@@ -97,6 +109,13 @@ def dw(dw, db, dy, x, plan, workspace) -> bool:
             kernel(dtype, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
                    plan.threads)  # fmt: skip
         return True
+    if channel_planes.serves(g, stride, dtype.name) and _channels_side_by_side(x, dy):
+        kernel = channel_filters.filters if stride == 1 else channel_filters.filters_down
+        rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+        order = channel_planes.rotations(rows, channels, LANES[dtype.name])
+        kernel(dtype, plan.threads, dw, db, dy, x, order, g.dilation, g.before, work, g.groups,
+               channel_filters.parts(g, stride, dtype.name))
+        return work[0] == 0
     if not _channels_lie(g, x, dy, db):
         return False
     last.filters(dtype, plan.threads, dw, db, dy, x, work, stride, g.dilation, g.before)
@@ -114,7 +133,11 @@ def _channels_lie(g, x, y, b):
     """Are these channels-last images of a depthwise convolution without a multiplier?"""
     return (g.groups == g.in_channels == g.out_channels
             and (b.size == 0 or b.strides[0] == b.itemsize or b.size == 1)
-            and all(a.strides[1] == a.itemsize or a.shape[1] == 1 for a in (x, y)))  # fmt: skip
+            and _channels_side_by_side(x, y))  # fmt: skip
+
+
+def _channels_side_by_side(*arrays):
+    return all(a.strides[1] == a.itemsize or a.shape[1] == 1 for a in arrays)
 
 
 def _rows_lie(a):
