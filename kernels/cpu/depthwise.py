@@ -40,7 +40,7 @@ def workspace_elements(g, operation, dtype, threads) -> int:
     if not channel_planes.serves(g, stride, dtype):
         return size
     if operation == "conv_dw":
-        return max(size, channel_filters.workspace_elements(g, stride, dtype))
+        return max(size, channel_filters.workspace_elements(g, dtype))
     return max(size, channel_planes.workspace_elements(g, operation, dtype, threads))
 
 
@@ -51,6 +51,7 @@ class Program(NamedTuple):
     stride: int
     before: tuple  # padding; at stride 1 dx is the forward pass with the window turned round
     narrow: object  # the kernel of narrow_planes.py or narrow_filters.py for such planes, or None
+    last: object  # channel_planes.py's or channel_filters.py's part of a channels-last call, or None
     blocking: dict
 
 
@@ -60,11 +61,15 @@ def build(g, operation, dtype) -> Program:
     if stride == 1 and operation == "conv_dx":
         axes = zip(g.window, g.dilation, g.before)
         before = tuple((size - 1) * dilation - before for size, dilation, before in axes)
+    module, side_by_side = channel_filters if operation == "conv_dw" else channel_planes, None
+    if channel_planes.serves(g, stride, dtype):
+        side_by_side = module.build(g, stride, operation, dtype)
     way = narrow.way(g, stride, operation, dtype)
     if way is None:
-        return Program(g, stride, before, None, {"rows": BLOCK[1], "piece": (PIECE, PIECE)})
+        blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
+        return Program(g, stride, before, None, side_by_side, blocking)
     kernels = narrow_filters.KERNELS if operation == "conv_dw" else narrow.KERNELS
-    return Program(g, stride, before, kernels[way], narrow.blocking(way))
+    return Program(g, stride, before, kernels[way], side_by_side, narrow.blocking(way))
 
 
 def run(v, u, w, b, plan, workspace) -> bool:
@@ -83,11 +88,9 @@ def run(v, u, w, b, plan, workspace) -> bool:
             kernel = planes if stride == 1 else planes_down if forward else planes_up
             kernel(dtype, threads, v, u, w, b, g.dilation, p.before, threads)
         return True
-    if channel_planes.serves(g, stride, dtype.name) and _channels_side_by_side(v, u):
-        kernel = (channel_planes.planes if stride == 1 else
-                  channel_planes.planes_down if forward else channel_planes.planes_up)
-        order = channel_planes.rotations(w.shape[1], w.shape[2], LANES[dtype.name])
-        kernel(dtype, threads, v, u, w, b, order, g.dilation, p.before, workspace.view(dtype), threads)
+    if p.last and _channels_side_by_side(v, u):
+        p.last.kernel(dtype, threads, v, u, w, b, p.last.order, g.dilation, p.before,
+                      workspace.view(dtype), threads)  # fmt: skip
         return True
     if not _channels_lie(g, v, u, b):
         return False
@@ -109,12 +112,9 @@ def dw(dw, db, dy, x, plan, workspace) -> bool:
             kernel(dtype, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
                    plan.threads)  # fmt: skip
         return True
-    if channel_planes.serves(g, stride, dtype.name) and _channels_side_by_side(x, dy):
-        kernel = channel_filters.filters if stride == 1 else channel_filters.filters_down
-        rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-        order = channel_planes.rotations(rows, channels, LANES[dtype.name])
-        kernel(dtype, plan.threads, dw, db, dy, x, order, g.dilation, g.before, work, g.groups,
-               channel_filters.parts(g, stride, dtype.name))
+    if p.last and _channels_side_by_side(x, dy):
+        p.last.kernel(dtype, plan.threads, dw, db, dy, x, p.last.order, g.dilation, g.before, work,
+                      g.groups, p.last.parts)  # fmt: skip
         return work[0] == 0
     if not _channels_lie(g, x, dy, db):
         return False
