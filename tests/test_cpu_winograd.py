@@ -109,6 +109,105 @@ def test_numbers_that_are_not_finite_reach_what_a_direct_sum_gives_them_to(value
         np.testing.assert_array_equal(np.isneginf(found), np.isneginf(wanted))
 
 
+#: one pixel of x each: inside a tile, where four tiles read it, at the border of the image
+PIXELS = {"inside": (1, 40, 5, 5), "in four tiles": (0, 1, 8, 8), "at the corner": (2, 33, 0, 21)}
+
+
+def broken_tiles(right, first):
+    """Which outputs lie in a tile of 4 x 4 with some output that is not finite; tiles from 0, 0."""
+    bad = np.zeros(right.shape, bool)
+    whole = ~np.isfinite(right).all(axis=1)
+    for n, *_, y, x in np.argwhere(whole):
+        bad[n, first, ..., y // 4 * 4 : y // 4 * 4 + 4, x // 4 * 4 : x // 4 * 4 + 4] = True
+    return bad
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("pixel", PIXELS)
+def test_a_pixel_that_is_not_finite_has_only_its_tiles_computed_again(pixel, value, dtype, layout):
+    generator = np.random.default_rng(3)
+    x = generator.standard_normal((3, 64, 21, 22)).astype(dtype)
+    w = generator.standard_normal((96, 32, 3, 3)).astype(dtype)
+    bias = np.linspace(-1, 1, 96).astype(dtype)
+    options = {"padding": 1, "groups": 2, "layout": layout}
+    n, c, h, i = PIXELS[pixel]
+    rows = slice(0, 48) if c < 32 else slice(48, 96)  # its group, in y
+
+    def seen(a):
+        return np.moveaxis(a, -1, 1) if layout == "channels_last" else a
+
+    if layout == "channels_last":
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    dy = np.ascontiguousarray(gr.conv(x, w, **options))
+    dy_pixel = (n, 3 * c // 2, h, i)  # 96 channels against 64
+    found = {"y": gr.conv(x, w, bias, **options),
+             "dx": gr.conv_backward(dy, x, w, need="x", **options)[0]}  # fmt: skip
+    seen(x)[n, c, h, i] = value
+    seen(dy)[dy_pixel] = value
+    assert gr.plan("conv", x, w, **options).algorithm == "winograd"
+    assert gr.plan("conv_dx", x, w, **options).algorithm == "winograd"
+    again = {"y": gr.conv(x, w, bias, **options),
+             "dx": gr.conv_backward(dy, x, w, need="x", **options)[0]}  # fmt: skip
+    with gr.config(backend="reference"):
+        right = {"y": gr.conv(x, w, bias, **options),
+                 "dx": gr.conv_backward(dy, x, w, need="x", **options)[0]}  # fmt: skip
+    for name, group in (("y", rows), ("dx", slice(0, 32) if c < 32 else slice(32, 64))):
+        exact, mine = seen(right[name]), seen(again[name])
+        tiles = broken_tiles(exact, group)
+        assert 0 < (~np.isfinite(exact)).sum() < tiles.sum() < tiles.size // 8
+        np.testing.assert_array_equal(mine[~tiles], seen(found[name])[~tiles])
+        # the others are infinite or NaN where a direct sum is, and else as close as one
+        largest = np.abs(exact[np.isfinite(exact)]).max()
+        np.testing.assert_allclose(mine[tiles], exact[tiles], rtol=0,
+                                   atol=largest * (1e-6 if dtype == "float32" else 1e-14))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["same", "weights made for every block", "no padding"])
+def test_tiles_whose_transforms_overflow_are_computed_again(name):
+    x, w, options = arrays(name)
+    x[1, 2, 6, 6] = np.float32(3e38)
+    w[:, 2] = 0.5  # so that every product stays finite
+    found = gr.conv(x, w, **options)
+    with gr.config(backend="reference"):
+        exact = gr.conv(x.astype(float), w.astype(float), **options)
+    assert np.isfinite(found).all() and np.abs(found).max() > 1e38
+    np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-3)
+    with gr.config(threads=1):
+        np.testing.assert_array_equal(gr.conv(x, w, **options), found)
+
+
+@pytest.mark.parametrize("view", ["spread", "turned weights"])
+def test_tiles_computed_again_from_any_strides(view):
+    x, w, options = arrays("uneven and wide padding")
+    x[1, 3, 7, 8] = x[0, 30, 0, 0] = np.nan
+    right = gr.conv(x, w, **options)
+    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
+    wide[...] = x
+    turned = np.ascontiguousarray(w[..., ::-1])[..., ::-1]
+    found = gr.conv(wide, w, **options) if view == "spread" else gr.conv(x, turned, **options)
+    np.testing.assert_array_equal(found, right)
+    with gr.config(backend="reference"):
+        exact = gr.conv(x, w, **options)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(exact))
+    assert 0 < np.isnan(exact).sum() < exact.size // 8
+
+
+def test_a_weight_that_is_not_finite_reaches_only_its_group():
+    generator = np.random.default_rng(5)
+    x = generator.standard_normal((2, 256, 12, 12)).astype(np.float32)
+    w = generator.standard_normal((256, 32, 3, 3)).astype(np.float32)
+    w[70, 3, 0, 0] = np.inf  # on the padding at the edge; the other 7 groups are most of the tiles
+    options = {"padding": 1, "groups": 8}
+    assert gr.plan("conv", x, w, **options).algorithm == "winograd"
+    with gr.config(backend="reference"):
+        right = gr.conv(x, w, **options)
+    found = gr.conv(x, w, **options)
+    np.testing.assert_allclose(found, right, rtol=0, atol=1e-3)
+    assert np.isfinite(np.delete(found, 70, axis=1)).all() and np.isfinite(found[:, 70, 0]).all()
+
+
 @pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e36])
 def test_extreme_scales_keep_their_accuracy(scale):
     x, w, options = arrays("same")

@@ -33,6 +33,7 @@ from .amx import (
     split_row,
 )
 from .amx_program import FLAGS, LANES, odd_lines, round_up
+from .bias_sums import add_rows, write_sums
 from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
@@ -61,7 +62,8 @@ class Reduction(NamedTuple):
     count: int  # positions of a row of x in use
     dy_steps: int  # of a panel of dy, at most
     slots: int
-    x_at: int  # the workspace: flags, x, dy, sums, slots
+    bias_at: int  # the workspace: flags, sums of dy's rows, x, dy, sums, slots
+    x_at: int
     dy_at: int
     sums_at: int
     slots_at: int
@@ -99,7 +101,8 @@ def build(axes, g, threads, budget) -> Program:
     run = (s.block_h - 1) * s.row + s.block_w
     dy_steps = max(s.images * s.block_d * -(-run // DEPTH), -(-s.images * s.volume // DEPTH))
     taps = len(offsets)
-    x_at = LANES + FLAGS * threads
+    bias_at = LANES + FLAGS * threads
+    x_at = bias_at + panels * SIDE
     dy_at = x_at + PARTS * sets * SIDE * half_row // 2 + DEPTH
     sums_at = dy_at + panels * dy_steps * STEP_BYTES // 4
     slots_at = sums_at + taps * sets * panels * _SQUARE
@@ -108,20 +111,23 @@ def build(axes, g, threads, budget) -> Program:
     slot = cut_at + PARTS * SIDE * stage // 2 + DEPTH
     reduction = Reduction(
         rows, channels, sets, panels, taps, half_row, sets * SIDE * half_row, count,
-        dy_steps, threads, x_at, dy_at, sums_at, slots_at, slot, stage, cut_at,
+        dy_steps, threads, bias_at, x_at, dy_at, sums_at, slots_at, slot, stage, cut_at,
     )  # fmt: skip
     return Program(s, reduction, np.array(offsets, np.int64), used, 4 * (slots_at + threads * slot))
 
 
-def run(dw, dy, x, plan, workspace) -> bool:
-    """False, and dw is to be computed otherwise, if it is not finite or the data's scale is tiny."""
+def run(dw, db, dy, x, plan, workspace) -> bool:
+    """dw, and db unless it is empty.
+
+    False, and they are to be computed otherwise, if dw is not finite or the data's scale is tiny.
+    """
     program = plan.program
     work = workspace[: program.size].view("float32")
     p = program.reduction
-    work[: p.x_at] = 0
-    reduce("float32", plan.threads, dw, dy, x, work, SHAPES, _ALONG, program.offsets, program.used,
-           _places(dw), _pieces(program.blocks), program.blocks, p)  # fmt: skip
-    broken, source, gradient = work[LANES : p.x_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
+    work[: p.bias_at] = 0
+    reduce("float32", plan.threads, dw, db, dy, x, work, SHAPES, _ALONG, program.offsets,
+           program.used, _places(dw), _pieces(program.blocks), program.blocks, p)  # fmt: skip
+    broken, source, gradient = work[LANES : p.bias_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
     return not (broken or 0 < source < TINY or 0 < gradient < TINY)
 
 
@@ -139,17 +145,18 @@ def _pieces(s):
     return math.prod(-(-span // n) for span, n in zip(spans, block)) * -(-s.batch // s.images)
 
 
-@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 5), out(F, 1), array("uint8", 1),
-                   array(int64, 1), array(int64, 1), array(int64, 2), array(int64, 1), int64,
-                   BLOCKS, REDUCTION), variants=("float32",) if available() else ())  # fmt: skip
-def reduce(dw, dy, x, work, shapes, along, offsets, used, places, pieces, s, p):
-    """dw, one block of x and dy after the other."""
+@kernel(lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5), out(F, 1),
+                   array("uint8", 1), array(int64, 1), array(int64, 1), array(int64, 2),
+                   array(int64, 1), int64, BLOCKS, REDUCTION), variants=("float32",) if available() else ())  # fmt: skip
+def reduce(dw, db, dy, x, work, shapes, along, offsets, used, places, pieces, s, p):
+    """dw, and db if it is not empty, one block of x and dy after the other."""
     zero = work.dtype.type(0)
     for slot in prange(p.slots):  # what lies between and behind the rows must be finite
         start = p.slots_at + slot * p.slot
         fill_row(work, start, zero, p.slot)
     fill_row(work, p.x_at, zero, p.dy_at - p.x_at)
     for g in range(s.groups):
+        fill_row(work, p.bias_at, zero, p.x_at - p.bias_at)
         for piece in range(pieces):
             _, n0, images, d0, h0, w0 = locate(piece * s.groups, s)
             tasks = p.channel_sets + p.panels
@@ -158,8 +165,8 @@ def reduce(dw, dy, x, work, shapes, along, offsets, used, places, pieces, s, p):
                     if task < p.channel_sets:
                         _cut_x(work, x, used, slot, g, task, n0, images, d0, h0, w0, s, p)
                     else:
-                        _cut_dy(work, dy, slot, g, task - p.channel_sets, n0, images, d0, h0, w0,
-                                s, p)  # fmt: skip
+                        _cut_dy(work, db.size, dy, slot, g, task - p.channel_sets, n0, images,
+                                d0, h0, w0, s, p)  # fmt: skip
             tasks = p.channel_sets * p.panels * p.taps
             for slot in prange(p.slots):
                 begin(shapes)
@@ -171,6 +178,8 @@ def reduce(dw, dy, x, work, shapes, along, offsets, used, places, pieces, s, p):
             for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
                 _finish(dw, work, places, slot, g, task // p.panels, task % p.panels,
                         pieces == 0, p)  # fmt: skip
+        if db.size:
+            write_sums(db, g * p.rows, p.rows, work, p.bias_at, 1, 0, LANES)
 
 
 @helper
@@ -200,7 +209,7 @@ def _runs(images, d0, height, width, s):
 
 
 @helper
-def _cut_dy(work, dy, slot, g, panel, n0, images, d0, h0, w0, s, p):
+def _cut_dy(work, biased, dy, slot, g, panel, n0, images, d0, h0, w0, s, p):
     """SIDE rows of dy, spread to the width of x's rows, packed two pixels to a word."""
     stage = p.slots_at + slot * p.slot
     cut = 4 * (stage + p.cut_at)
@@ -238,6 +247,9 @@ def _cut_dy(work, dy, slot, g, panel, n0, images, d0, h0, w0, s, p):
         size = split_row(work, row, cut + 2 * i * p.stage, 2 * SIDE * p.stage, length)
         largest = max(largest, size)
     store(work, flags + 2, largest)
+    if biased:
+        add_rows(work, p.bias_at + panel * SIDE, stage, p.stage, length,
+                 min(SIDE, p.rows - panel * SIDE))  # fmt: skip
     # [part][16 columns at a time][pair of pixels][column], each element a word of two pixels
     for k in range(length // DEPTH):
         to = p.dy_at + (panel * p.dy_steps + k) * (STEP_BYTES // 4)

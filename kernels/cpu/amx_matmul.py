@@ -33,7 +33,6 @@ from .amx import (
     turned_block,
 )
 from .amx_program import FLAGS, LANES, round_up
-from .implicit_gemm import in_one_row
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .strided_tile import address
@@ -119,27 +118,7 @@ def build(batch, rows, columns, inner, threads, own_left, shared_once=False) -> 
 
 def serves_images(g) -> bool:
     """Does a whole image of a 1x1 ConvGeometry ``g`` fill the tiles?"""
-    return g.groups == 1 and g.plane >= 0.75 * round_up(g.plane, SIDE)
-
-
-def build_images(g, backward, threads) -> Program:
-    """The product of the weights of a 1x1 ConvGeometry ``g`` with each image."""
-    channels = (g.out_channels, g.in_channels)
-    rows, inner = channels[::-1] if backward else channels
-    return build(g.batch, rows, g.plane, inner, threads, own_left=False, shared_once=True)
-
-
-def run_images(v, u, w, bias, plan, workspace) -> bool:
-    """v = u convolved with w (1, rows, channels, 1, 1, 1) + bias, as `run`.
-
-    False also where the images are not rows, or columns, of whole numbers of pixels.
-    """
-    v, u = in_one_row(v), in_one_row(u)
-    if v is None or u is None:
-        return False
-    v, u, weights = v[:, :, 0, 0], u[:, :, 0, 0], w[0, :, :, 0, 0, 0]
-    weights = np.broadcast_to(weights, (len(v), 1, *weights.shape))
-    return run(v, weights, u[:, None], bias.reshape(-1, 1), plan, workspace)
+    return g.groups == 1 and g.out_plane >= 0.75 * round_up(g.out_plane, SIDE)
 
 
 def run(y, a, b, bias, plan, workspace) -> bool:
@@ -199,7 +178,8 @@ def _task(y, a, b, bias, work, table, slot, n, item, e, own, l0, count, part, pa
     B, I, J = y.shape
     steps = (count + DEPTH - 1) // DEPTH
     size = steps * STEP_BYTES
-    block_at, sums = 4 * (p.slots_at + slot * p.slot), p.slots_at + slot * p.slot + p.sums_at
+    base = p.slots_at + slot * p.slot
+    block_at, square, sums = 4 * base, base + p.square_at, base + p.sums_at
     own_end = min(own + p.width, I if p.own_left else J)
     _cut(work, block_at, slot, 1, a, b, p.own_left, n, e, own, own_end, l0, count, p)
     shared_end = J if p.own_left else I
@@ -213,16 +193,17 @@ def _task(y, a, b, bias, work, table, slot, n, item, e, own, l0, count, part, pa
                 left, right, i, j = mine, other, at, shared
             rows, columns = min(SIDE, I - i), min(SIDE, J - j)
             to = n * step(y, 0) + i * step(y, 1) + j * step(y, 2)
-            if part:
-                _read(y, to, work, sums, rows, columns)
             if p.turned:
                 turned_block(work, left, 0, 64, 1024, STEP_BYTES // PARTS,
                              right, 0, 64, 1024, STEP_BYTES // PARTS,
-                             table, 0, steps, 4 * sums, 4 * SIDE, part)  # fmt: skip
+                             table, 0, steps, 4 * sums, 4 * SIDE, 0)  # fmt: skip
             else:
                 block(work, left, 0, 64, 1024, STEP_BYTES // PARTS,
                       right, 0, 64, 1024, STEP_BYTES // PARTS,
-                      table, 0, steps, 4 * sums, 4 * SIDE, part)  # fmt: skip
+                      table, 0, steps, 4 * sums, 4 * SIDE, 0)  # fmt: skip
+            if part:  # each chunk has sums of its own: their error grows with their length
+                _square(work, square, y, to, step(y, 1), step(y, 2), rows, columns)
+                add_row(work, sums, work, square, _SQUARE)
             if part == parts - 1:
                 if bias.size:
                     _add_bias(work, sums, bias, i, j, rows, columns)
@@ -296,12 +277,6 @@ def _add_bias(work, sums, bias, i, j, rows, columns):
             at = (j + column) * step(bias, 1) if bias.shape[1] > 1 else (i + row) * step(bias, 0)
             to = sums + row * SIDE + column
             store(work, to, load(work, to) + load(bias, at if bias.size > 1 else 0))
-
-
-@helper
-def _read(y, start, work, sums, rows, columns):
-    """What there is of a square of sums."""
-    _square(work, sums, y, start, step(y, 1), step(y, 2), rows, columns)
 
 
 @helper

@@ -20,10 +20,11 @@ from numba import types
 from .amx import DEPTH, PARTS, SHAPES, SIDE, STEP_BYTES, TINY, available, begin, block, end
 from .amx_program import FLAGS, LANES
 from .amx_runs import PLACES, RUNS, Runs, batches, cut, longest, runs, seen, stage
+from .bias_sums import add_pixels, add_rows, write_sums
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .transposition import transpose
-from .vectors import add_row, copy_row, finite_row
+from .vectors import add_row, copy_row, fill_row, finite_row
 
 #: Bytes of a run of the kept operand, cut: it stays in a 2 MiB L2 beside what passes.
 KEPT_BYTES = 1024 * 1024
@@ -53,7 +54,8 @@ class Layout(NamedTuple):
     parts: int
     splits: int  # of the passing panels
     slots: int
-    sums_at: int  # the workspace: flags, sums of one group, slots
+    bias_at: int  # the workspace: flags, sums of dy of each part, sums of one group, slots
+    sums_at: int
     slots_at: int
     slot: int  # kept operand, passing panel, rows to cut, a square
     panel: int  # length of a run of SIDE channels, cut
@@ -88,44 +90,48 @@ def build(g, threads) -> Program:
     parts = max(1, min(SUMS, SUMS_BYTES // (4 * sums), batches(r, g.batch)))
     splits = min(panels, -(-threads // parts))
     panel = longest(r) // DEPTH * STEP_BYTES // 4
-    sums_at = LANES + FLAGS * threads
+    bias_at = LANES + FLAGS * threads
+    sums_at = bias_at + parts * SIDE * -(-rows // SIDE)
     slots_at = sums_at + parts * sums
     passing_at = kept_panels * panel
     stage_at = passing_at + panel
     square_at = stage_at + SIDE * r.stage
     layout = Layout(g.groups, int(rows >= channels), passing, kept, panels, kept_panels, parts,
-                    splits, threads, sums_at, slots_at, square_at + _SQUARE, panel, passing_at,
-                    stage_at, square_at)  # fmt: skip
+                    splits, threads, bias_at, sums_at, slots_at, square_at + _SQUARE, panel,
+                    passing_at, stage_at, square_at)  # fmt: skip
     return Program(layout, r, g.stride, 4 * (slots_at + threads * layout.slot))
 
 
-def run(dw, dy, x, plan, workspace) -> bool:
-    """False, and dw is to be computed otherwise, if it is not finite, the data's scale is tiny, or
+def run(dw, db, dy, x, plan, workspace) -> bool:
+    """dw, and db unless it is empty.
 
+    False, and they are to be computed otherwise, if dw is not finite, the data's scale is tiny, or
     the images of a window without stride are not rows of pixels at one distance.
     """
     program, p = plan.program, plan.program.layout
     work = workspace[: program.size].view("float32")
-    work[: p.sums_at] = 0
+    work[: p.bias_at] = 0
     flat, pixels = program.stride == (1, 1, 1), dy.shape[2:]
     views = (seen(dy, (1, 1, 1), pixels, program.runs, flat),
              seen(x, program.stride, pixels, program.runs, flat))  # fmt: skip
     if None in views:
         return False
     (passing, passing_places), (kept, kept_places) = views if p.by_filter else views[::-1]
-    multiply("float32", plan.threads, dw, passing, kept, work, SHAPES, _NO_TABLE, passing_places,
-             kept_places, program.runs, p)  # fmt: skip
-    broken, one, other = work[LANES : p.sums_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
+    multiply("float32", plan.threads, dw, db, passing, kept, work, SHAPES, _NO_TABLE,
+             passing_places, kept_places, program.runs, p)  # fmt: skip
+    broken, one, other = work[LANES : p.bias_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
     return not (broken or 0 < one < TINY or 0 < other < TINY)
 
 
-@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 5), out(F, 1), array("uint8", 1),
-                   array(int64, 1), PLACES, PLACES, RUNS, LAYOUT),
+@kernel(lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5), out(F, 1),
+                   array("uint8", 1), array(int64, 1), PLACES, PLACES, RUNS, LAYOUT),
         variants=("float32",) if available() else ())  # fmt: skip
-def multiply(dw, passing, kept, work, shapes, table, passing_places, kept_places, r, p):
-    """dw, one group after the other."""
+def multiply(dw, db, passing, kept, work, shapes, table, passing_places, kept_places, r, p):
+    """dw, and db if it is not empty, one group after the other."""
     count = (passing.shape[0] + r.images - 1) // r.images * r.runs
+    panels = (db.size // p.groups + SIDE - 1) // SIDE  # of dy, if db is wanted
     for g in range(p.groups):
+        fill_row(work, p.bias_at, work.dtype.type(0), p.sums_at - p.bias_at)
         tasks = p.parts * p.splits
         for slot in prange(p.slots):
             begin(shapes)
@@ -134,37 +140,54 @@ def multiply(dw, passing, kept, work, shapes, table, passing_places, kept_places
                 first = part * count // p.parts
                 for run in range(first, (part + 1) * count // p.parts):
                     _run(work, table, passing, kept, passing_places, kept_places, slot, g,
-                         part, split, run, int(run > first), r, p)  # fmt: skip
+                         panels, part, split, run, int(run > first), r, p)  # fmt: skip
             end()
         for slot in prange(p.slots):
             for panel in range(slot * p.passing_panels // p.slots,
                                (slot + 1) * p.passing_panels // p.slots):  # fmt: skip
                 _finish(dw, work, slot, g, panel, p)
+        if panels:
+            rows = db.size // p.groups
+            write_sums(db, g * rows, rows, work, p.bias_at, p.parts, panels * SIDE, LANES)
 
 
 @helper
-def _run(work, table, passing, kept, passing_places, kept_places, slot, g, part, split, run,
-         resume, r, p):  # fmt: skip
-    """Adds the products of a run of pixels to a part's sums."""
+def _run(work, table, passing, kept, passing_places, kept_places, slot, g, panels, part, split,
+         run, resume, r, p):  # fmt: skip
+    """Adds the products of a run of pixels to a part's sums, and those of dy to its sums of dy."""
     at = p.slots_at + slot * p.slot
     images = min(r.images, passing.shape[0] - run // r.runs * r.images)
     pixels = images * min(r.run, r.pixels - run % r.runs * r.run)
     steps = (pixels + DEPTH - 1) // DEPTH
+    bias = p.bias_at + part * panels * SIDE
     for panel in range(p.kept_panels):
         by_pixel = stage(work, at + p.stage_at, kept, kept_places, g * p.kept + panel * SIDE,
                          min(SIDE, p.kept - panel * SIDE), run, images, pixels, r)  # fmt: skip
+        if panels and not p.by_filter and split == 0:
+            _add(work, bias + panel * SIDE, at + p.stage_at, by_pixel, pixels, r)
         _cut(work, at + panel * p.panel, at, slot, True, by_pixel, steps, r, p)
     for panel in range(split * p.passing_panels // p.splits,
                        (split + 1) * p.passing_panels // p.splits):  # fmt: skip
         by_pixel = stage(work, at + p.stage_at, passing, passing_places,
                          g * p.passing + panel * SIDE, min(SIDE, p.passing - panel * SIDE),
                          run, images, pixels, r)  # fmt: skip
+        if panels and p.by_filter:
+            _add(work, bias + panel * SIDE, at + p.stage_at, by_pixel, pixels, r)
         _cut(work, at + p.passing_at, at, slot, False, by_pixel, steps, r, p)
         sums = p.sums_at + (part * p.passing_panels + panel) * p.kept_panels * _SQUARE
         for other in range(p.kept_panels):
             block(work, 4 * (at + p.passing_at), 0, 64, 1024, STEP_BYTES // PARTS,
                   4 * (at + other * p.panel), 0, 64, 1024, STEP_BYTES // PARTS,
                   table, 0, steps, 4 * (sums + other * _SQUARE), 4 * SIDE, resume)  # fmt: skip
+
+
+@helper
+def _add(work, to, start, by_pixel, pixels, r):
+    """Adds what is staged, SIDE channels of dy, to their sums."""
+    if by_pixel:
+        add_pixels(work, to, start, SIDE, pixels, SIDE, LANES)
+    else:
+        add_rows(work, to, start, r.stage, pixels, SIDE)
 
 
 @helper

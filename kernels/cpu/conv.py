@@ -5,8 +5,6 @@ from __future__ import annotations
 from . import (
     amx_conv,
     amx_dw,
-    amx_matmul,
-    amx_pointwise_dw,
     columns,
     depthwise,
     direct,
@@ -14,32 +12,20 @@ from . import (
     pixel_conv,
     pixel_dw,
     plans,
-    pointwise_dw,
-    pointwise_strided,
+    pointwise,
     weight_gradient,
     winograd,
     winograd_dw,
 )
 from .matmul import NO_BIAS
 
-
-def _amx(v, u, w, bias, plan, workspace):
-    """A 1x1 window is a matrix product on the images as they lie, if they are whole rows."""
-    pointwise = isinstance(plan.program, amx_matmul.Program)
-    return (amx_matmul.run_images if pointwise else amx_conv.run)(v, u, w, bias, plan, workspace)
-
-
-def _amx_dw(dw, dy, x, plan, workspace):
-    pointwise = isinstance(plan.program, amx_pointwise_dw.Program)
-    return (amx_pointwise_dw.run if pointwise else amx_dw.run)(dw, dy, x, plan, workspace)
-
-
 #: algorithm -> its driver, which returns False where the data is not for it
-_CONVOLVE = {"amx": _amx, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
-             "pixel_major": pixel_conv.run, "pointwise": pointwise_strided.run,
+_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
+             "pixel_major": pixel_conv.run, "pointwise": pointwise.convolve,
              "winograd": winograd.run}  # fmt: skip
-_REDUCE = {"amx": _amx_dw, "implicit_gemm": weight_gradient.run, "pixel_major": pixel_dw.run,
-           "pointwise": pointwise_dw.run, "winograd": winograd_dw.run}  # fmt: skip
+_REDUCE = {"amx": amx_dw.run, "depthwise": depthwise.dw, "implicit_gemm": weight_gradient.run,
+           "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
+           "winograd": winograd_dw.run}  # fmt: skip
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:
@@ -76,13 +62,11 @@ def conv_dx(dx, dy, w, b, geometry, plan, workspace):
 
 def conv_dw(dw, db, dy, x, geometry, plan, workspace):
     g, threads = geometry, plan.threads
-    if plan.algorithm == "depthwise":
-        if depthwise.dw(dw, db, dy, x, plan, workspace):
-            return
-        plan, workspace = plans.otherwise(plan)
-    if not _served(_REDUCE, (dw, dy, x), plan, workspace):
-        direct.dw(dw.dtype, threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
-    if db is not None:
+    db = NO_BIAS[dw.dtype] if db is None else db
+    if plan.algorithm != "direct" and _served(_REDUCE, (dw, db, dy, x), plan, workspace):
+        return
+    direct.dw(dw.dtype, threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)
+    if db.size:
         columns.bias_gradient(db.dtype, threads, db, dy)
 
 

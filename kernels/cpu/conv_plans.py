@@ -10,6 +10,8 @@ import math
 from dataclasses import replace
 from functools import lru_cache, partial
 
+from gradroute.geometry import MatmulGeometry
+
 from . import (
     amx,
     amx_dw,
@@ -20,13 +22,13 @@ from . import (
     implicit_gemm,
     pixel_conv,
     pixel_dw,
-    pointwise_dw,
-    pointwise_strided,
+    pointwise,
     regions,
     weight_gradient,
-    winograd,
     winograd_dw,
+    winograd_program,
 )
+from .matmul_plans import affords, amx_plan, matmul_plan
 from .vectors import ITEMSIZE
 
 #: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
@@ -73,11 +75,6 @@ def _far(g) -> bool:
     return math.prod(spans) > FAR * max(g.plane, g.out_plane)
 
 
-def affords(settings, size) -> bool:
-    """Is a workspace of ``size`` bytes within the limit?"""
-    return settings.workspace_limit is None or size <= settings.workspace_limit
-
-
 def _depthwise(other, g, dtype, settings):
     """``other`` serves arrays in a layout that the depthwise kernels do not know."""
     size = depthwise.workspace_elements(g, other.operation, dtype, other.threads) * ITEMSIZE[dtype]
@@ -89,43 +86,77 @@ def _depthwise(other, g, dtype, settings):
 
 
 def _pointwise_serves(operation, g, dtype, settings) -> bool:
-    """dw as inner products of the images as they lie, where AMX does not serve.
-
-    Forward and dx take a stride away for the sake of AMX.
-    """
-    if operation in ("conv_forward", "conv_dx"):
-        thin = pointwise_strided.without_stride(g)
-        return (thin is not None and _amx_serves(operation, thin, dtype, settings)
-                and amx_matmul.serves_images(thin))  # fmt: skip
-    if operation != "conv_dw" or not pointwise_dw.serves(g) or depthwise.serves(g):
-        return False
-    return not _amx_serves(operation, g, dtype, settings)
+    return pointwise.serves(g) and not depthwise.serves(g)
 
 
 def _pointwise(made, g, dtype, settings, again):
-    other = partial(again, settings, "pointwise")
-    if made.operation != "conv_dw":
-        inner = _amx(made, pointwise_strided.without_stride(g), dtype, settings, again)
-        built = pointwise_strided.build(g, inner, ITEMSIZE[dtype])
-        return replace(made, algorithm="pointwise", workspace_bytes=built.size,
-                       blocking=inner.blocking, program=built, otherwise=other)  # fmt: skip
-    built = pointwise_dw.build(g, dtype, made.threads)
-    p = built.layout
-    blocking = {"tile": (pointwise_dw.HEIGHT, pointwise_dw.WIDTH), "run": p.run,
-                "images": p.images, "parts": p.parts}  # fmt: skip
-    return replace(made, algorithm="pointwise", workspace_bytes=built.size * ITEMSIZE[dtype],
-                   blocking=blocking, program=built, otherwise=other)  # fmt: skip
+    """Products with each image, and with the whole batch: the arrays' layout decides at the call."""
+    images, batch = _images(made, g, dtype, settings), _batch(made, g, dtype, settings)
+    built = pointwise.build(g, images, batch, ITEMSIZE[dtype])
+    shown = images or batch
+    if images is not None and "amx" in (images.algorithm, batch.algorithm):
+        other = partial(again, replace(settings, precision="strict"))
+    else:
+        other = partial(again, settings, "pointwise")
+    return replace(made, algorithm="pointwise", workspace_bytes=built.size, program=built,
+                   blocking={"product": shown.algorithm, **shown.blocking},
+                   otherwise=other)  # fmt: skip
+
+
+def _batch(made, g, dtype, settings):
+    """The product with all pixels of the batch as one matrix, for channels last."""
+    rows, channels = _product_channels(made, g)
+    pixels = g.batch * g.out_plane
+    product = MatmulGeometry(1, 1, rows, pixels, channels)
+    if made.operation == "conv_dw":
+        product = MatmulGeometry(1, 1, rows, channels, pixels)
+    return matmul_plan(made, product, dtype, _unlimited(settings))
+
+
+def _images(made, g, dtype, settings):
+    """The product with the pixels of each image, or None where another algorithm is ahead."""
+    rows, channels = _product_channels(made, g)
+    tiles = _amx_serves(made.operation, g, dtype, settings)
+    if made.operation == "conv_dw":
+        if tiles:
+            built = amx_pointwise_dw.build(g, made.threads)
+            blocking = {"run": built.runs.run, "images": built.runs.images,
+                        "parts": built.layout.parts}  # fmt: skip
+            return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
+                           program=built)  # fmt: skip
+        product = MatmulGeometry(1, g.batch, rows, channels, g.out_plane)
+    else:
+        product = MatmulGeometry(g.batch, 1, rows, g.out_plane, channels)
+        if tiles and amx_matmul.serves_images(g):
+            built = amx_matmul.build(g.batch, rows, g.out_plane, channels, made.threads,
+                                     own_left=False, shared_once=True)  # fmt: skip
+            return amx_plan(made, product, built, settings)
+        if g.out_plane < pointwise.LEAST_PIXELS:
+            return None
+    vectors = replace(_unlimited(settings), precision="strict")
+    return matmul_plan(made, product, dtype, vectors)
+
+
+def _product_channels(made, g):
+    """Channels of a group that the product writes, or that are dw's rows, and the others."""
+    channels = g.out_channels // g.groups, g.in_channels // g.groups
+    return channels[::-1] if made.operation == "conv_dx" else channels
+
+
+def _unlimited(settings):
+    """Whether the workspace is within the limit is asked of the whole convolution."""
+    return replace(settings, workspace_limit=None)
 
 
 def _winograd_serves(operation, g, dtype, settings) -> bool:
     """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
     if settings.precision == "strict":
         return False
-    if not winograd.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
+    if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
     if min(g.in_channels, g.out_channels) // g.groups < 32:
         return False
-    tiles, filled = winograd.tiles(g, flip=operation == "conv_dx")
+    tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
     # dw sums a product for each weight and point over all tiles: few tiles are not worth them
     return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
 
@@ -135,9 +166,9 @@ def _winograd(made, g, dtype, settings, again):
         built = winograd_dw.build(g, dtype, made.threads, BUFFER_BYTES)
     else:
         flip = made.operation == "conv_dx"
-        built = winograd.build(g, flip, dtype, made.threads, BUFFER_BYTES)
+        built = winograd_program.build(g, flip, dtype, made.threads, BUFFER_BYTES)
     p = built.layout
-    blocking = {"tile": (winograd.SIDE, winograd.SIDE), "columns": p.columns,
+    blocking = {"tile": (winograd_program.SIDE, winograd_program.SIDE), "columns": p.columns,
                 "blocks": (p.pieces, p.pieces_h, p.pieces_w)}  # fmt: skip
     strict = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="winograd", workspace_bytes=built.size * ITEMSIZE[dtype],
@@ -150,7 +181,9 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
         return False
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     # a 1x1 window reads what it cuts once: with few channels that costs more than it saves
-    least = 2 * amx.SIDE if g.taps == 1 and operation != "conv_dw" else 1
+    least = 1
+    if g.taps == 1:
+        least = (4 if operation == "conv_dw" else 2) * amx.SIDE
     if operation == "conv_dw" and g.taps > 1 and channels <= amx.SIDE and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
     full = min(_fill(rows), _fill(channels)) >= 0.7
@@ -163,17 +196,9 @@ def _fill(count):
 
 
 def _amx(made, g, dtype, settings, again):
-    if made.operation == "conv_dw" and amx_pointwise_dw.serves(g):
-        built = amx_pointwise_dw.build(g, made.threads)
-        blocking = {"run": built.runs.run, "images": built.runs.images,
-                    "parts": built.layout.parts}  # fmt: skip
-    elif made.operation != "conv_dw" and _one_to_one(g) and amx_matmul.serves_images(g):
-        built = amx_matmul.build_images(g, made.operation == "conv_dx", made.threads)
-        blocking = {"width": built.blocking.width, "chunk": built.blocking.chunk}
-    else:
-        built = _amx_program(made, g)
-        s = built.blocks
-        blocking = {"images": s.images, "block": (s.block_d, s.block_h, s.block_w)}
+    built = _amx_program(made, g)
+    s = built.blocks
+    blocking = {"images": s.images, "block": (s.block_d, s.block_h, s.block_w)}
     strict = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
                    blocking={"tile": amx.TILE, **blocking}, otherwise=strict)  # fmt: skip

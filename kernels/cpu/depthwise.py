@@ -14,7 +14,6 @@ from . import narrow_filters
 from . import narrow_planes as narrow
 from .filter_strips import filter_plane
 from .jit import FLOATS, Kernel, array, inlined, int64, out, prange, triple
-from .matmul import NO_BIAS
 from .memory import load, step, store
 from .strips import BLOCK, LARGEST, PIECE, WHOLE, plane
 from .vectors import LANES, TARGET, VECTOR_BYTES, fill_row
@@ -100,8 +99,7 @@ def run(v, u, w, b, plan, workspace) -> bool:
 
 
 def dw(dw, db, dy, x, plan, workspace) -> bool:
-    """dw, and db unless it is None."""
-    db = NO_BIAS[dw.dtype] if db is None else db
+    """dw, and db unless it is empty."""
     p, dtype, work = plan.program, dw.dtype, workspace.view(dw.dtype)
     g, stride = p.geometry, p.stride
     if _rows_lie(x) and _rows_lie(dy):

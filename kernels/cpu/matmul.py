@@ -10,32 +10,35 @@ from .memory import load, step, store
 from .vectors import ITEMSIZE
 
 NO_BIAS = {np.dtype(name): np.zeros(0, name) for name in ITEMSIZE}
-_NO_BIASES = {dtype: none[None] for dtype, none in NO_BIAS.items()}
+NO_BIASES = {dtype: none[None] for dtype, none in NO_BIAS.items()}  # (1, J)
 
 
 def matmul(y, a, b, bias, geometry, plan, workspace):
     """y[i] = sum over e of a[i, e] @ b[i, e], plus bias (contract.matmul)."""
-    dtype, threads = y.dtype, plan.threads
-    if plan.algorithm == "amx":
-        if amx_matmul.run(y, a, b, _as_matrix(bias, dtype), plan, workspace):
+    dtype = y.dtype
+    matrix = NO_BIASES[dtype] if bias is None else bias[None]
+    threads = plan.threads
+    while plan is not None and plan.algorithm != "direct":
+        if product(y, a, b, matrix, plan, workspace):
             return
         plan, workspace = plans.otherwise(plan)
-    if plan is None or plan.algorithm == "direct":
-        bias = NO_BIAS[dtype] if bias is None else bias
-        sums_of_rows(dtype, threads, y, a, b, bias)
-        return
-    program, work = plan.program, workspace.view(dtype)
-    bias = _as_matrix(bias, dtype)
+    sums_of_rows(dtype, threads, y, a, b, NO_BIAS[dtype] if bias is None else bias)
+
+
+def product(y, a, b, bias, plan, workspace) -> bool:
+    """The same on tiles, with a bias (I or 1, J or 1); False, and y is to be computed otherwise,
+
+    if the tiles' arithmetic is not for such data.
+    """
+    if plan.algorithm == "amx":
+        return amx_matmul.run(y, a, b, bias, plan, workspace)
+    program, work = plan.program, workspace.view(y.dtype)
     if _better_turned(y, a, b):
         y, a, b = y.transpose(0, 2, 1), b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)
-        matrix_product.product(dtype, threads, y, a, b, bias.T, work, program.turned)
+        matrix_product.product(y.dtype, plan.threads, y, a, b, bias.T, work, program.turned)
     else:
-        matrix_product.product(dtype, threads, y, a, b, bias, work, program.blocking)
-
-
-def _as_matrix(bias, dtype):
-    """The bias as (1, J); none is (1, 0)."""
-    return _NO_BIASES[dtype] if bias is None else bias[None]
+        matrix_product.product(y.dtype, plan.threads, y, a, b, bias, work, program.blocking)
+    return True
 
 
 def _better_turned(y, a, b):

@@ -13,7 +13,8 @@ Tiles ask for what comes next: the first of a panel for the next panel of a, the
 next block of b.  Nothing else would, as rows of a come a few bytes at a time.
 
 Few rows and columns with a long sum are cut along the sum, into parts that sizes alone decide:
-each has sums of its own, which are added in order.
+each has sums of its own, which are added in order.  So are pieces of every longer sum, as the
+error of a sum in one go grows with the root of its length.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ BLOCK_ROWS = 512
 BLOCK_ROW_BYTES = 4096
 BLOCK_BYTES = 1024 * 1024
 
+#: Terms of a sum in one go, about: a longer one is the sum of pieces.
+PIECE = 4096
+
 #: Terms of a part of a sum that is cut, and the sums below which it is.
 PART = 1024
 FEW_SUMS = 128 * 128
@@ -62,11 +66,13 @@ class Blocking(NamedTuple):
     chunk: int
     depth: int  # of a packed block of b
     parts: int  # of the sum
-    part: int  # terms in each
+    pieces: int  # of a part
+    cuts: int  # of each product's terms: a piece is some of them
     slots: int  # threads with memory of their own: a panel of a, strips of b, sums
     slot: int
     b_at: int
     c_at: int
+    total_at: int  # of the pieces
     parts_at: int
 
 
@@ -95,11 +101,16 @@ def _parts_size(g, p, rows):
 
 def _blocking(g, rows, columns, dtype, threads):
     width, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
-    parts = 1
-    if g.batch * rows * columns <= FEW_SUMS and g.summed == 1:
-        while 2 * parts <= min(MOST_PARTS, g.inner // PART):
+    parts, terms = 1, g.summed * g.inner
+    if g.batch * rows * columns <= FEW_SUMS:
+        while 2 * parts <= min(MOST_PARTS, terms // PART, g.summed if g.summed > 1 else terms):
             parts *= 2
-    part = -(-max(g.inner, 1) // parts)
+    pieces = max(1, -(-terms // (parts * PIECE)))
+    cuts = parts * pieces
+    if g.summed > 1:
+        cuts = max(1, -(-g.inner // PIECE))
+        pieces = min(pieces, g.summed * cuts // parts)
+    part = -(-max(g.inner, 1) // cuts)
     down = across = 1
     if parts == 1:
         down = max(1, -(-rows // BLOCK_ROWS))
@@ -114,9 +125,10 @@ def _blocking(g, rows, columns, dtype, threads):
         depth = chunk
     b_at = -(-ROWS * chunk // lanes) * lanes
     c_at = b_at + depth * columns
-    slot = c_at + rows * columns
-    return Blocking(rows, columns, panel, width, lanes, item, chunk, depth, parts, part,
-                    threads, slot, b_at, c_at, threads * slot)  # fmt: skip
+    total_at = c_at + rows * columns
+    slot = total_at + (rows * columns if pieces > 1 else 0)
+    return Blocking(rows, columns, panel, width, lanes, item, chunk, depth, parts, pieces,
+                    cuts, threads, slot, b_at, c_at, total_at, threads * slot)  # fmt: skip
 
 
 def _shared(batch, down, across, rows, columns, width, threads):
@@ -171,19 +183,48 @@ def _task(task, slot, y, a, b, bias, work, p):
     part = task // (down * across)
     n = part // p.parts
     rows, columns = min(p.rows, I - i0), min(p.columns, J - j0)
-    if p.parts > 1:
-        to = p.parts_at + part * I * p.columns + i0 * p.columns
-        _block(address(work, to), p.columns, p.columns, work, base, a, b, n, i0, rows, j0, columns,
-               part % p.parts * p.part, 0, p)  # fmt: skip
+    if p.parts > 1 or p.pieces > 1:
+        total = base + p.total_at
+        if p.parts > 1:
+            total = p.parts_at + part * I * p.columns + i0 * p.columns
+        _pieces(total, part % p.parts, work, base, a, b, n, i0, rows, j0, columns, p)
+        if p.parts == 1:
+            _add_bias(work, total, bias, i0, rows, j0, columns, p)
+            _write(y, n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2), work, total, p.columns,
+                   rows, columns, p)  # fmt: skip
         return
     # whole tiles go straight to y where its rows are contiguous, the others by way of work
     whole = columns // p.width * p.width if step(y, 2) == 1 else 0
     to = n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2)
     _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p)
-    _block(address(y, to), step(y, 1), whole, work, base, a, b, n, i0, rows, j0, columns, 0,
-           bias.size, p)  # fmt: skip
+    for e in range(a.shape[1]):
+        _block(address(y, to), step(y, 1), whole, work, base, a, b, n, i0, rows, j0, columns,
+               e, 0, a.shape[3], bias.size + e, p)  # fmt: skip
     _write(y, to + whole * step(y, 2), work, base + p.c_at + whole, p.columns, rows,
            columns - whole, p)  # fmt: skip
+
+
+@helper
+def _pieces(total, part, work, base, a, b, n, i0, rows, j0, columns, p):
+    """A part of the sums of a block to work[total:], one piece after the other."""
+    L, count = a.shape[3], a.shape[1] * p.cuts
+    for piece in range(part * p.pieces, (part + 1) * p.pieces):
+        sums = total if piece == part * p.pieces else base + p.c_at
+        first = piece * count // (p.parts * p.pieces)
+        for cut in range(first, (piece + 1) * count // (p.parts * p.pieces)):
+            e, at = cut // p.cuts, cut % p.cuts
+            _block(address(work, sums), p.columns, p.columns, work, base, a, b, n, i0, rows, j0,
+                   columns, e, at * L // p.cuts, (at + 1) * L // p.cuts, int(cut > first), p)  # fmt: skip
+        for row in range(rows if sums != total else 0):
+            add_row(work, total + row * p.columns, work, sums + row * p.columns, columns)
+
+
+@helper
+def _add_bias(work, sums, bias, i0, rows, j0, columns, p):
+    for i in range(rows if bias.size else 0):
+        for j in range(columns):
+            at = sums + i * p.columns + j
+            store(work, at, load(work, at) + load(bias, _bias_at(bias, i0 + i, j0 + j)))
 
 
 @helper
@@ -209,29 +250,27 @@ def _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p):
 
 
 @helper
-def _block(to, ldc, whole, work, base, a, b, n, i0, rows, j0, columns, l0, resume, p):
-    """Adds a part of the sums of a block: columns below ``whole`` at ``to``, others in the slot."""
-    end = min(l0 + p.part, a.shape[3])
-    for e in range(a.shape[1]):
-        for k in range(l0, end, p.depth):
-            depth = min(p.depth, end - k)
-            b_at = n * step(b, 0) + e * step(b, 1) + k * step(b, 2) + j0 * step(b, 3)
-            lying = columns // p.width * p.width if _b_lies_right(b, rows, depth, p) else 0
-            _pack_strips(work, base + p.b_at + lying * depth, b, b_at + lying * step(b, 3), depth,
-                         columns - lying, p)  # fmt: skip
-            a_at = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + k * step(a, 3)
-            beyond_a, beyond_b = step(a, 0), step(b, 0)  # the next product, or part of the sum
-            if p.parts > 1:
-                beyond_a, beyond_b = depth * step(a, 3), depth * step(b, 2)
-            next_b = address(b, b_at + beyond_b)
-            b_stride = _stride_of_next_b(a, b, rows, columns, p)
-            for i in range(0, rows, p.panel):
-                next_a = a_at + ((i + p.panel) * step(a, 2) if i + p.panel < rows else beyond_a)
-                _panel(to + i * ldc * p.item, ldc, whole, work, base, base + p.c_at + i * p.columns,
-                       a, a_at + i * step(a, 2), b, b_at, lying, min(p.panel, rows - i), columns,
-                       depth, resume, address(a, next_a), next_b, b_stride, p)  # fmt: skip
-                next_b += depth * b_stride * ((columns - 1) // p.width) * p.item
-            resume = 1
+def _block(to, ldc, whole, work, base, a, b, n, i0, rows, j0, columns, e, l0, end, resume, p):
+    """Adds terms of the sums of a block: columns below ``whole`` at ``to``, others in the slot."""
+    for k in range(l0, end, p.depth):
+        depth = min(p.depth, end - k)
+        b_at = n * step(b, 0) + e * step(b, 1) + k * step(b, 2) + j0 * step(b, 3)
+        lying = columns // p.width * p.width if _b_lies_right(b, rows, depth, p) else 0
+        _pack_strips(work, base + p.b_at + lying * depth, b, b_at + lying * step(b, 3), depth,
+                     columns - lying, p)  # fmt: skip
+        a_at = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + k * step(a, 3)
+        beyond_a, beyond_b = step(a, 0), step(b, 0)  # the next product, or part of the sum
+        if p.parts > 1:
+            beyond_a, beyond_b = depth * step(a, 3), depth * step(b, 2)
+        next_b = address(b, b_at + beyond_b)
+        b_stride = _stride_of_next_b(a, b, rows, columns, p)
+        for i in range(0, rows, p.panel):
+            next_a = a_at + ((i + p.panel) * step(a, 2) if i + p.panel < rows else beyond_a)
+            _panel(to + i * ldc * p.item, ldc, whole, work, base, base + p.c_at + i * p.columns,
+                   a, a_at + i * step(a, 2), b, b_at, lying, min(p.panel, rows - i), columns,
+                   depth, resume, address(a, next_a), next_b, b_stride, p)  # fmt: skip
+            next_b += depth * b_stride * ((columns - 1) // p.width) * p.item
+        resume = 1
 
 
 @helper
@@ -353,9 +392,7 @@ def _add_parts(row, y, work, bias, p):
         row = first + i * p.columns
         for part in range(1, p.parts):
             add_row(work, row, work, row + part * y.shape[1] * p.columns, J)
-        for j in range(J if bias.size else 0):
-            value = load(bias, _bias_at(bias, i0 + i, j))
-            store(work, row + j, load(work, row + j) + value)
+    _add_bias(work, first, bias, i0, rows, 0, J, p)
     _write(y, n * step(y, 0) + i0 * step(y, 1), work, first, p.columns, rows, J, p)
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
+from .bias_sums import add_pixels, write_sums
 from .blocks import BLOCKS, Blocks, fill
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
@@ -70,8 +71,9 @@ class Sums(NamedTuple):
     stride_w: int
     parts: int  # of a group
     slots: int
-    zeros_at: int  # the workspace: sums of each part of each group, zeros; slots: x, then dy
-    slots_at: int
+    zeros_at: int  # the workspace: sums of each part of each group, zeros, the same sums of dy
+    bias_at: int
+    slots_at: int  # slots: x, then dy
     slot: int
     dy_at: int
 
@@ -109,39 +111,42 @@ def build(axes, g, dtype, threads) -> Program:
     parts = max(1, min(blocks, PARTS, g.batch * g.out_plane // LEAST,
                        g.multiply_adds // g.groups // PART_WORK))  # fmt: skip
     zeros_at = g.groups * parts * places.size * width
-    slots_at = zeros_at + columns
+    bias_at = zeros_at + columns
+    slots_at = bias_at + g.groups * parts * width
     dy_at = channels * s.plane
     slot = dy_at + width * (steps.size + lanes)
     sums = Sums(
         rows, width, columns, lanes, places.size, -(-places.size // -(-places.size // ROWS)),
         *g.out, images, *block, steps.size, *g.stride, parts, threads, zeros_at,
-        slots_at, slot, dy_at,
+        bias_at, slots_at, slot, dy_at,
     )  # fmt: skip
     return Program(s, sums, places, steps, pads(axes, g.size), slots_at + threads * slot)
 
 
-def run(dw, dy, x, plan, workspace) -> bool:
-    """False, and dw is to be computed otherwise, if it is not finite and padding may be why."""
+def run(dw, db, dy, x, plan, workspace) -> bool:
+    """dw, and db unless it is empty.
+
+    False, and dw is to be computed otherwise, if it is not finite and padding may be why."""
     p = plan.program
     work, broken = workspace.view(dw.dtype), np.zeros(1, np.int64)
-    reduce(dw.dtype, plan.threads, dw, broken, dy, x, work, p.places, p.steps, WHOLE, p.blocks,
+    reduce(dw.dtype, plan.threads, dw, db, broken, dy, x, work, p.places, p.steps, WHOLE, p.blocks,
            p.sums)  # fmt: skip
     return not (p.pads and broken[0])
 
 
-@kernel(lambda F: (out(F, 5), out(int64, 1), array(F, 5), array(F, 5), out(F, 1), array(int64, 1),
-                   array(int64, 1), array(int64, 2), BLOCKS, SUMS))  # fmt: skip
-def reduce(dw, broken, dy, x, work, places, steps, whole, s, p):
-    """dw; broken[0] is 0 if all of it is finite."""
+@kernel(lambda F: (out(F, 5), out(F, 1), out(int64, 1), array(F, 5), array(F, 5), out(F, 1),
+                   array(int64, 1), array(int64, 1), array(int64, 2), BLOCKS, SUMS))  # fmt: skip
+def reduce(dw, db, broken, dy, x, work, places, steps, whole, s, p):
+    """dw, and db if it is not empty; broken[0] is 0 if all of dw is finite."""
     tasks = s.groups * p.parts
-    fill_row(work, p.zeros_at, work.dtype.type(0), p.tile)
+    fill_row(work, p.zeros_at, work.dtype.type(0), p.slots_at - p.zeros_at)
     for slot in prange(p.slots):
         if p.rows < p.width:  # lanes without a row are never written again; denormals are slow
             last = (p.rows - 1) // p.tile * p.tile
             fill_row(work, p.slots_at + slot * p.slot + p.dy_at + last * p.pixels,
                      work.dtype.type(0), (p.width - last) * p.pixels)  # fmt: skip
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
-            _sum_part(dy, x, work, places, steps, whole, slot, task, s, p)
+            _sum_part(db.size, dy, x, work, places, steps, whole, slot, task, s, p)
     infinite = 0
     if tasks * p.weights * p.width <= FINISH_ALONE:
         infinite += _finish(dw, work, s.groups, 0, p.weights, p)
@@ -152,10 +157,13 @@ def reduce(dw, broken, dy, x, work, places, steps, whole, s, p):
             infinite += _finish(dw, work, s.groups, first * p.lanes,
                                 min(end * p.lanes, p.weights), p)  # fmt: skip
     broken[0] = infinite
+    for g in range(s.groups if db.size else 0):
+        write_sums(db, g * p.rows, p.rows, work, p.bias_at + g * p.parts * p.width, p.parts,
+                   p.width, p.lanes)  # fmt: skip
 
 
 @helper
-def _sum_part(dy, x, work, places, steps, whole, slot, task, s, p):
+def _sum_part(biased, dy, x, work, places, steps, whole, slot, task, s, p):
     """The sums of one part of one group's pixels."""
     high = (p.height + p.block_h - 1) // p.block_h
     wide = (p.across + p.block_w - 1) // p.block_w
@@ -165,31 +173,36 @@ def _sum_part(dy, x, work, places, steps, whole, slot, task, s, p):
     first, end = part * blocks // p.parts, (part + 1) * blocks // p.parts
     for block in range(first, end):
         n0, piece = block // pieces * p.images, block % pieces
-        _add_block(dy, x, work, places, steps, whole, p.slots_at + slot * p.slot,
-                   task * p.weights * p.width, block > first, g, n0,
+        _add_block(biased, dy, x, work, places, steps, whole, p.slots_at + slot * p.slot,
+                   task, block > first, g, n0,
                    piece // (high * wide) * p.block_d, piece // wide % high * p.block_h,
                    piece % wide * p.block_w, s, p)  # fmt: skip
 
 
 @helper
-def _add_block(dy, x, work, places, steps, whole, buffer, sums, resume, g, n0, d0, h0, w0, s, p):
+def _add_block(biased, dy, x, work, places, steps, whole, buffer, task, resume, g, n0, d0, h0, w0,
+               s, p):  # fmt: skip
     """Adds one block of pixels to a part's sums."""
     images = min(p.images, s.batch - n0)
     depth, height = min(p.block_d, p.depth - d0), min(p.block_h, p.height - h0)
     width = min(p.block_w, p.across - w0)
+    pixels = images * depth * height * width
     fill(work, buffer, x, whole, g * s.channels, s.channels, n0, images, d0 * p.stride_d,
          h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
     start = (n0 * step(dy, 0) + g * p.rows * step(dy, 1) + d0 * step(dy, 2) + h0 * step(dy, 3)
              + w0 * step(dy, 4))  # fmt: skip
     for k in range(0, p.rows, p.tile):
-        columns, to = min(p.tile, p.width - k), sums + k
+        columns, to = min(p.tile, p.width - k), task * p.weights * p.width + k
         packed = buffer + p.dy_at + k * p.pixels
         _pack(work, packed, columns, dy, start + k * step(dy, 1), min(columns, p.rows - k),
               images, depth, height, width, p)  # fmt: skip
+        if biased:
+            add_pixels(work, p.bias_at + task * p.width + k, packed, columns, pixels, columns,
+                       p.lanes)  # fmt: skip
         for row in range(0, p.weights, p.panel):
             at = to + row * p.width
             pixel_tile(min(p.panel, p.weights - row), columns // p.lanes, work, buffer,
-                       places, row, steps, images * depth * height * width, work, packed, columns,
+                       places, row, steps, pixels, work, packed, columns,
                        work, at, p.width, work, at if resume else p.zeros_at,
                        p.width if resume else 0)  # fmt: skip
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 import numpy as np
@@ -16,9 +16,9 @@ from gradroute.alignment import aligned_array
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
-from . import amx, amx_matmul, matrix_product
-from .conv_plans import AMX_ABOVE, affords, conv_plan
-from .vectors import ITEMSIZE, TARGET
+from .conv_plans import conv_plan
+from .matmul_plans import matmul_plan
+from .vectors import TARGET
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
 #: region takes about 3 microseconds, in which one core does some 100,000 of them.
@@ -59,30 +59,8 @@ def _plan(operation, geometry, dtype, settings, without=None):
         again = partial(_plan, operation, geometry, dtype)
         return conv_plan(made, geometry, dtype, settings, again, tiled, without)
     if operation == "matmul" and tiled:
-        return _matmul(made, geometry, dtype, settings)
+        return matmul_plan(made, geometry, dtype, settings)
     return made
-
-
-def _matmul(made, g, dtype, settings):
-    work, strict = _work(g), settings.precision == "strict"
-    if dtype == "float32" and not strict and work >= AMX_ABOVE and amx_matmul.serves(g):
-        built = amx_matmul.build(g.batch, g.rows, g.columns, g.inner, made.threads,
-                                 own_left=g.rows > g.columns)  # fmt: skip
-        if amx.available() and affords(settings, built.size):
-            p = built.blocking
-            blocking = {"tile": amx.TILE, "width": p.width, "chunk": p.chunk}
-            other = partial(_plan, "matmul", g, dtype, replace(settings, precision="strict"))
-            return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
-                           program=built, otherwise=other)  # fmt: skip
-    built = matrix_product.build(g, dtype, made.threads)
-    size = built.size * ITEMSIZE[dtype]
-    if not affords(settings, size):
-        return made  # the direct loops need none
-    p = built.blocking
-    blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk,
-                "parts": p.parts}  # fmt: skip
-    return replace(made, algorithm="packed", workspace_bytes=size, blocking=blocking,
-                   program=built)  # fmt: skip
 
 
 def _work(geometry) -> int:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
+from .bias_sums import add_pixels
 from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
@@ -52,7 +53,8 @@ class Reduction(NamedTuple):
     run: int  # pixels of a scratch
     pixels: int  # of a block, at most
     slots: int
-    dy_at: int  # the workspace: how many dy panels are not finite, x, dy, sums, scratches
+    bias_at: int  # the workspace: how many dy panels are not finite, x, the sums of dy's rows ...
+    dy_at: int  # ... dy, sums, scratches
     sums_at: int
     slots_at: int
 
@@ -86,23 +88,27 @@ def build(axes, g, dtype, threads, budget) -> Program:
     pixels = s.images * math.prod((s.block_d, s.block_h, s.block_w))
     run = RUN_BYTES // (item * columns)
     parts = min(-(-PIECES // strips), -(-pixels // run)) if strips < PIECES else 1
-    dy_at = lanes + channels * s.plane + 2 * columns
+    bias_at = lanes + channels * s.plane + 2 * columns
+    dy_at = bias_at + dy_row
     sums_at = dy_at + dy_row * pixels
     slots_at = sums_at + parts * strips * columns * rows
     reduction = Reduction(
         rows, panel, step, len(offsets), columns, strips, parts, run, pixels, threads,
-        dy_at, sums_at, slots_at,
+        bias_at, dy_at, sums_at, slots_at,
     )  # fmt: skip
     size = slots_at + threads * run * columns
     return Program(s, reduction, np.array(table, np.int64), used, pads(axes, g.size), size)
 
 
-def run(dw, dy, x, plan, workspace) -> bool:
-    """False, and dw is to be computed otherwise, if a dy that is not finite met padding."""
+def run(dw, db, dy, x, plan, workspace) -> bool:
+    """dw, and db unless it is empty.
+
+    False, and they are to be computed otherwise, if a dy that is not finite met padding.
+    """
     p = plan.program
     work = workspace.view(dw.dtype)
     name = dw.dtype.name
-    reduce(name, plan.threads, dw, dy, x, work, p.table, p.used, _STEPS[name], p.blocks,
+    reduce(name, plan.threads, dw, db, dy, x, work, p.table, p.used, _STEPS[name], p.blocks,
            p.reduction)  # fmt: skip
     return not (p.pads and work[0])
 
@@ -112,10 +118,13 @@ _STEPS = {name: np.arange(RUN_BYTES // ITEMSIZE[name] // width, dtype=np.int64) 
           for name, width in COLUMNS.items()}  # fmt: skip
 
 
-@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 5), out(F, 1), array(int64, 1),
+@kernel(lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5), out(F, 1), array(int64, 1),
                    array(int64, 2), array(int64, 1), BLOCKS, REDUCTION))  # fmt: skip
-def reduce(dw, dy, x, work, table, used, steps, s, p):
-    """dw, one block of x and dy after the other; work[0] counts panels that are not finite."""
+def reduce(dw, db, dy, x, work, table, used, steps, s, p):
+    """dw, and db if it is not empty, one block of x and dy after the other.
+
+    work[0] counts panels of dy that are not finite.
+    """
     pieces = ((s.span_d + s.block_d - 1) // s.block_d * ((s.span_h + s.block_h - 1) // s.block_h)
               * ((s.span_w + s.block_w - 1) // s.block_w))  # fmt: skip
     blocks = pieces * ((s.batch + s.images - 1) // s.images)
@@ -123,6 +132,7 @@ def reduce(dw, dy, x, work, table, used, steps, s, p):
     sets = (s.channels + s.lanes - 1) // s.lanes  # of channels that are copied together
     infinite = 0
     for g in range(s.groups):
+        fill_row(work, p.bias_at, work.dtype.type(0), p.dy_at - p.bias_at)
         for block in range(blocks):
             _, n0, images, d0, h0, w0 = locate(block * s.groups, s)
             pixels = (images * min(s.block_d, s.span_d - d0) * min(s.block_h, s.span_h - h0)
@@ -134,8 +144,12 @@ def reduce(dw, dy, x, work, table, used, steps, s, p):
                          min(s.lanes, s.channels - c), n0, images, d0, h0, w0, s)  # fmt: skip
                 else:
                     panel = task - sets
+                    at = p.dy_at + panel * p.pixels * p.step
                     _fill_panel(work, dy, g, panel, n0, images, d0, h0, w0, s, p)
-                    if not finite_row(work, p.dy_at + panel * p.pixels * p.step, pixels * p.step):
+                    if db.size:
+                        add_pixels(work, p.bias_at + panel * p.step, at, p.step, pixels, p.step,
+                                   s.lanes)  # fmt: skip
+                    if not finite_row(work, at, pixels * p.step):
                         infinite += 1
             tasks = p.strips * p.parts
             for slot in prange(p.slots):
@@ -144,6 +158,9 @@ def reduce(dw, dy, x, work, table, used, steps, s, p):
                               images, d0, h0, w0, s, p)  # fmt: skip
         for k in prange(p.rows):
             _finish(dw, work, g, k, blocks == 0, p)
+            if db.size:
+                value = load(work, p.bias_at + k // p.panel * p.step + k % p.panel)
+                store(db, (g * p.rows + k) * step(db, 0), value)
     store(work, 0, infinite)
 
 

@@ -9,7 +9,8 @@ what transforms the products back is done once for all tiles.  Block by block th
    and dy, a panel of output channels at a time: Y [point][panel][tile][columns]
 2. multiply, a matrix product that sums over tiles at each point:  M [point][channel][K]
 
-so that every sum has one owner and one order.
+so that every sum has one owner and one order.  A tile that is not finite reaches all weights of its
+channels, so that then the whole of dw is computed otherwise.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
+from .bias_sums import add_vectors, write_sums
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS, tile
 from .pixel_vectors import read_box
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, add_row, fill_row, finite_row
-from .winograd import block_of, cut, odd, part
+from .winograd_program import block_of, cut, odd, part
 from .winograd_transforms import (
     POINTS,
     PRODUCTS,
@@ -76,7 +78,8 @@ class Layout(NamedTuple):
     m_row: int
     m_point: int
     slots: int  # threads with a scratch of their own
-    zeros_at: int  # the workspace: flags, zeros, V, Y, M, slots
+    zeros_at: int  # the workspace: flags, zeros, the sums of dy of each plane, V, Y, M, slots
+    bias_at: int
     v_at: int
     y_at: int
     m_at: int
@@ -111,7 +114,8 @@ def build(g, dtype, threads, budget) -> Program:
     v_point = odd(vectors * count, lanes)
     y_point = odd(panels * columns // lanes * count, lanes)
     zeros_at = lanes * threads
-    v_at = zeros_at + lanes
+    bias_at = zeros_at + lanes
+    v_at = bias_at + planes * panels * columns
     y_at = v_at + PRODUCTS * v_point
     m_at = y_at + PRODUCTS * y_point
     slots_at = m_at + PRODUCTS * m_point
@@ -121,27 +125,32 @@ def build(g, dtype, threads, budget) -> Program:
     made = Layout(
         planes, g.size[0], g.groups, channels, rows, *g.before[1:], *grid, *pieces, lanes, columns,
         vectors, panels, height, count * lanes, v_point, count * columns, y_point,
-        panels * columns, m_point, threads, zeros_at, v_at, y_at, m_at, slots_at, slot,
+        panels * columns, m_point, threads, zeros_at, bias_at, v_at, y_at, m_at, slots_at, slot,
     )  # fmt: skip
     table = np.arange(CHUNK, dtype=np.int64) * columns
     return Program(made, table, slots_at + threads * slot)
 
 
-def run(dw, dy, x, plan, workspace) -> bool:
-    """False, and dw is to be computed otherwise, if it is not finite."""
+def run(dw, db, dy, x, plan, workspace) -> bool:
+    """dw, and db unless it is empty.
+
+    False, and they are to be computed otherwise, if dw is not finite.
+    """
     program = plan.program
     work, p = workspace[: program.size * dw.itemsize].view(dw.dtype), program.layout
-    work[: p.v_at] = 0
-    reduce(dw.dtype, plan.threads, dw, dy, x, work, program.table, p)
+    work[: p.bias_at] = 0
+    reduce(dw.dtype, plan.threads, dw, db, dy, x, work, program.table, p)
     return not work[: p.zeros_at : p.lanes].any()
 
 
-@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 5), out(F, 1), array(int64, 1), LAYOUT))
-def reduce(dw, dy, x, work, table, p):
-    """dw, one group and one block of x and dy after the other."""
+@kernel(lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5), out(F, 1), array(int64, 1),
+                   LAYOUT))  # fmt: skip
+def reduce(dw, db, dy, x, work, table, p):
+    """dw, and db if it is not empty, one group and one block of x and dy after the other."""
     squares = p.vectors * (p.lanes // p.height)
     halves = p.columns // p.lanes
     for g in range(p.groups):
+        fill_row(work, p.bias_at, work.dtype.type(0), p.v_at - p.bias_at)
         for piece in range(p.pieces * p.pieces_h * p.pieces_w):
             block = block_of(piece, p)
             each = p.vectors + p.panels * halves
@@ -153,7 +162,7 @@ def reduce(dw, dy, x, work, table, p):
                     if vector < p.vectors:
                         _signal(work, at, x, g, i, vector, block, p)
                     else:
-                        _gradients(work, at, dy, g, i, vector - p.vectors, block, p)
+                        _gradients(work, at, db.size, dy, g, i, vector - p.vectors, block, p)
             tiles = block[1] * block[3] * block[5]
             for slot in prange(p.slots):
                 at = p.slots_at + slot * p.slot
@@ -163,6 +172,9 @@ def reduce(dw, dy, x, work, table, p):
             for c in range(*part(slot, p.slots, p.channels)):
                 if not _finish(dw, work, p.slots_at + slot * p.slot, g, c, p):
                     store(work, slot * p.lanes, work.dtype.type(1))
+        if db.size:
+            width = p.panels * p.columns
+            write_sums(db, g * p.rows, p.rows, work, p.bias_at, p.planes, width, p.lanes)
 
 
 @helper
@@ -182,7 +194,7 @@ def _signal(work, at, x, g, i, vector, block, p):
 
 
 @helper
-def _gradients(work, at, dy, g, i, vector, block, p):
+def _gradients(work, at, biased, dy, g, i, vector, block, p):
     """Y of one plane of the block and one vector of output channels; zeros behind the last."""
     first, _, h0, high, w0, wide = block
     row = SIDE * wide * p.lanes
@@ -195,7 +207,10 @@ def _gradients(work, at, dy, g, i, vector, block, p):
                  SIDE * h0, SIDE * high, SIDE * w0, SIDE * wide)  # fmt: skip
     to = (p.y_at + k // p.columns * p.y_panel + k % p.columns
           + i * high * wide * p.columns)  # fmt: skip
+    bias = p.bias_at + (first + i) * p.panels * p.columns + k
     for y in range(high):
+        if biased:
+            add_vectors(work, bias, at + SIDE * y * row, p.lanes, SIDE * SIDE * wide)
         for z in range(wide):
             transform_gradients(work, at + SIDE * (y * row + z * p.lanes), row, p.lanes,
                                 to + (y * wide + z) * p.columns, POINTS * p.y_point, p.y_point, 0)  # fmt: skip

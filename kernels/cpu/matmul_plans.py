@@ -1,0 +1,41 @@
+"""Which algorithm serves a matrix product: plans.py asks, and the convolutions that are products."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from . import amx, amx_matmul, matrix_product
+from .vectors import ITEMSIZE
+
+
+def affords(settings, size) -> bool:
+    """Is a workspace of ``size`` bytes within the limit?"""
+    return settings.workspace_limit is None or size <= settings.workspace_limit
+
+
+def matmul_plan(made, g, dtype, settings):
+    """``made`` is the plan so far, of the plain loops, on MatmulGeometry ``g``."""
+    if dtype == "float32" and settings.precision != "strict" and amx_matmul.serves(g):
+        built = amx_matmul.build(g.batch, g.rows, g.columns, g.inner, made.threads,
+                                 own_left=g.rows > g.columns)  # fmt: skip
+        if amx.available() and affords(settings, built.size):
+            return amx_plan(made, g, built, settings)
+    built = matrix_product.build(g, dtype, made.threads)
+    size = built.size * ITEMSIZE[dtype]
+    if not affords(settings, size):
+        return made  # the direct loops need none
+    p = built.blocking
+    blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk,
+                "parts": p.parts}  # fmt: skip
+    return replace(made, algorithm="packed", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+def amx_plan(made, g, built, settings):
+    """The plan of ``built``, an amx_matmul.Program for the product ``g``."""
+    p = built.blocking
+    blocking = {"tile": amx.TILE, "width": p.width, "chunk": p.chunk}
+    other = partial(matmul_plan, made, g, "float32", replace(settings, precision="strict"))
+    return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
+                   program=built, otherwise=other)  # fmt: skip

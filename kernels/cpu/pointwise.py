@@ -1,0 +1,225 @@
+"""Convolutions with windows of 1 x 1: matrix products on the images as they lie.
+
+An image whose pixels lie side by side is a matrix (C, P), pixels along its rows; with channels
+last the whole batch is one such matrix, of N * P pixels along its columns.  On either
+
+    y = w @ x  (K, C) @ (C, P)        dx = w^T @ dy        dw = sum of dy @ x^T over the matrices
+
+A stride is taken out of x before, or put back into dx afterwards.  Groups are products one after
+the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from . import amx_pointwise_dw, columns, matmul
+from .implicit_gemm import in_one_row
+from .jit import array, helper, kernel, out, prange, triple
+from .memory import load, step, store
+from .padded_rows import pad_row
+from .vectors import copy_row, fill_row, spread_even
+
+#: With fewer channels, in or out, than a vector has lanes the pixel-major tile is ahead.
+LEAST_CHANNELS = 16
+
+#: Pixels of a batch, for the same reason.
+LEAST_BATCH = 128
+
+#: Pixels of an image from which on they fill the vector tile's columns well.
+LEAST_PIXELS = 128
+
+
+@dataclass(frozen=True)
+class Program:
+    images: object  # the plan of the product with each image, or None: another way is ahead
+    batch: object  # the plan of the product with the whole batch as one matrix
+    stride: tuple[int, int, int]
+    shape: tuple[int, ...]  # of x or dx without the stride
+    at: int  # of the pixels without the stride in the workspace, in bytes
+    size: int  # of the workspace, in bytes
+
+
+def serves(g) -> bool:
+    """Is this a window of 1 without padding, of channels and pixels enough?"""
+    channels = min(g.in_channels, g.out_channels) // g.groups
+    return (g.taps == 1 and not any((*g.before, *g.after)) and channels >= LEAST_CHANNELS
+            and g.batch * g.out_plane >= LEAST_BATCH)  # fmt: skip
+
+
+def build(g, images, batch, itemsize) -> Program:
+    """``images`` and ``batch`` are the products' plans."""
+    inner = max(plan.workspace_bytes for plan in (images, batch) if plan)
+    at = -(-inner // 64) * 64
+    shape = (g.batch, g.in_channels, 1, 1, g.out_plane)
+    size = at + (prod(shape) * itemsize if g.stride != (1, 1, 1) else 0)
+    return Program(images, batch, g.stride, shape, at, size)
+
+
+def convolve(v, u, w, bias, plan, workspace) -> bool:
+    """v = u convolved with w (G, rows, channels, 1, 1, 1), plus bias, for the forward pass and dx.
+
+    False, and v is to be computed otherwise, if the arrays lie otherwise, or the product says so.
+    """
+    program, forward = plan.program, plan.operation == "conv_forward"
+    strided = None if program.stride == (1, 1, 1) else u if forward else v
+    if strided is not None:
+        thin = _thin(strided, program, workspace)
+        if forward:
+            take(v.dtype, plan.threads, thin, u, program.stride)
+        v, u = (v, thin) if forward else (thin, u)
+    inner, targets, sources = _matrices(v, u, program)
+    if inner is None:
+        return False
+    groups, rows, channels = w.shape[:3]
+    for g in range(groups):
+        these = slice(g * rows, (g + 1) * rows)
+        weights = np.broadcast_to(w[g, :, :, 0, 0, 0], (len(targets), 1, rows, channels))
+        source = sources[:, None, g * channels : (g + 1) * channels]
+        if not matmul.product(targets[:, these], weights, source, bias[these, None], inner,
+                              workspace):  # fmt: skip
+            return False
+    if strided is not None and not forward:
+        put(strided.dtype, plan.threads, strided, thin, bias, program.stride)
+    return True
+
+
+def reduce(dw, db, dy, x, plan, workspace) -> bool:
+    """dw from dy and x, and db of dy if it has elements; False as `convolve`."""
+    program = plan.program
+    tiles = program.images and isinstance(program.images.program, amx_pointwise_dw.Program)
+    in_rows = program.stride == (1, 1, 1) and _channels_last(dy) and _channels_last(x)
+    if tiles and not in_rows:  # it takes the stride out on the way
+        return amx_pointwise_dw.run(dw, db, dy, x, program.images, workspace)
+    if program.stride != (1, 1, 1):
+        thin = _thin(x, program, workspace)
+        take(x.dtype, plan.threads, thin, x, program.stride)
+        x = thin
+    inner, dys, xs = _matrices(dy, x, program)
+    if inner is None:
+        return False
+    channels = dw.shape[1]
+    groups = xs.shape[1] // channels
+    rows = dw.shape[0] // groups
+    for g in range(groups):
+        left = dys[None, :, g * rows : (g + 1) * rows]
+        right = xs[None, :, g * channels : (g + 1) * channels].swapaxes(2, 3)
+        target = dw[None, g * rows : (g + 1) * rows, :, 0, 0, 0]
+        if not matmul.product(target, left, right, matmul.NO_BIASES[dw.dtype], inner, workspace):
+            return False
+    if db.size:  # a product reads dy where it lies: db takes a pass of its own
+        columns.bias_gradient(db.dtype, plan.threads, db, dy)
+    return True
+
+
+def _matrices(one, other, program):
+    """The plan of the product, and both images as matrices (n, C, P); Nones where they are none."""
+    if _channels_last(one) and _channels_last(other):
+        pair = [_as_one(image) for image in (one, other)]
+        if not any(image is None for image in pair):
+            return program.batch, *pair
+    pair = [in_one_row(image) for image in (one, other)]
+    lying = all(image is not None and image.itemsize in (image.strides[1], image.strides[4])
+                for image in pair)  # fmt: skip
+    if program.images is None or not lying:
+        return None, None, None
+    return program.images, *(image[:, :, 0, 0] for image in pair)
+
+
+def _channels_last(image):
+    return image.strides[1] == image.itemsize
+
+
+def _as_one(image):
+    """A batch of images with channels last as (1, C, N*P), or None where that takes a copy."""
+    rows = np.moveaxis(image, 1, -1)
+    matrix = rows.reshape(-1, image.shape[1])
+    return matrix.T[None] if np.may_share_memory(matrix, image) else None
+
+
+def _thin(strided, program, workspace):
+    """Room for the pixels that the stride leaves, in the layout of ``strided``."""
+    n, c, *pixels = program.shape
+    size = prod(program.shape) * strided.itemsize
+    room = workspace[program.at : program.at + size].view(strided.dtype)
+    if _channels_last(strided):
+        return np.moveaxis(room.reshape(n, *pixels, c), -1, 1)
+    return room.reshape(program.shape)
+
+
+@kernel(lambda F: (out(F, 5), array(F, 5), triple))
+def take(thin, x, stride):
+    """thin (N, C, 1, 1, pixels) = every stride-th pixel of x (N, C, D, H, W)."""
+    N, C, D, H, W = x.shape
+    width = (W + stride[2] - 1) // stride[2]
+    channels = C if step(thin, 1) == 1 else 1  # those that lie side by side are one task
+    tasks = C // channels
+    for task in prange(N * tasks):
+        n, c = task // tasks, task % tasks
+        to = n * step(thin, 0) + c * step(thin, 1)
+        for d in range(0, D, stride[0]):
+            for h in range(0, H, stride[1]):
+                start = n * step(x, 0) + c * step(x, 1) + d * step(x, 2) + h * step(x, 3)
+                if channels == 1:
+                    pad_row(thin, to, x, start, stride[2] * step(x, 4), 0, width, width)
+                else:
+                    for w in range(width):
+                        copy_row(thin, to + w * C, x, start + w * stride[2] * step(x, 4), C)
+                to += width * step(thin, 4)
+
+
+@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 1), triple))
+def put(x, thin, bias, stride):
+    """Every stride-th pixel of x (N, C, D, H, W) = thin; the others are the bias, or zero."""
+    N, C, D, H, W = x.shape
+    width = (W + stride[2] - 1) // stride[2]
+    channels = C if step(thin, 1) == 1 else 1
+    tasks = C // channels
+    for task in prange(N * tasks * D):
+        n, c, d = task // (tasks * D), task // D % tasks, task % D
+        rows = (H + stride[1] - 1) // stride[1]
+        start = n * step(thin, 0) + c * step(thin, 1) + d // stride[0] * rows * width * step(thin, 4)
+        for h in range(H):
+            to = n * step(x, 0) + c * step(x, 1) + d * step(x, 2) + h * step(x, 3)
+            taken = d % stride[0] == 0 and h % stride[1] == 0
+            if channels == 1:
+                _put_row(x, to, thin, start, bias, c, stride[2], width, taken)
+            else:
+                _put_pixels(x, to, thin, start, bias, stride[2], taken)
+            start += width * step(thin, 4) if taken else 0
+
+
+@helper
+def _put_row(x, to, thin, start, bias, c, stride, width, taken):
+    """A row of one channel."""
+    value = load(bias, c * step(bias, 0)) if bias.size else x.dtype.type(0)
+    if step(x, 4) == 1:
+        fill_row(x, to, value, x.shape[4])
+    else:
+        for w in range(x.shape[4]):
+            store(x, to + w * step(x, 4), value)
+    if not taken:
+        return
+    if step(x, 4) * stride == 2:
+        spread_even(x, to, thin, start, width)
+    else:
+        for q in range(width):
+            store(x, to + q * stride * step(x, 4), load(thin, start + q))
+
+
+@helper
+def _put_pixels(x, to, thin, start, bias, stride, taken):
+    """A row of all channels, which lie side by side."""
+    C = x.shape[1]
+    for w in range(x.shape[4]):
+        at = to + w * step(x, 4)
+        if taken and w % stride == 0:
+            copy_row(x, at, thin, start + w // stride * C, C)
+        elif bias.size == 0:
+            fill_row(x, at, x.dtype.type(0), C)
+        else:
+            for c in range(C):
+                store(x, at + c, load(bias, c * step(bias, 0)))
