@@ -72,13 +72,14 @@ def _filters(name, down):
         for vector in prange(vectors):
             for part in range(1, parts):
                 add_row(work, vector * size, work, (part * vectors + vector) * size, size)
-            bad += _write(dw, db, work, vector * size, vector * groups, min(groups, G - vector * groups),
-                          KG, lanes)  # fmt: skip
+            count = min(groups, G - vector * groups)
+            bad += _write(dw, db, work, vector * size, vector * groups, count, KG, lanes)
         store(work, 0, dw.dtype.type(bad))
 
     body.__name__ = name
-    return Kernel(body, lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5), array("int32", 2),
-                                   triple, triple, out(F, 1), int64, int64), FLOATS)  # fmt: skip
+    return Kernel(body, lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5),
+                                   array("int32", 2), triple, triple, out(F, 1), int64, int64),
+                  FLOATS)  # fmt: skip
 
 
 @inlined

@@ -55,7 +55,10 @@ def turns(rows, channels, lanes):
 
 
 def _planes(name, up, down):
-    """The kernel for one pair of strides: v = u convolved with w (G, rows, channels, T, 3, 3), + b."""
+    """The kernel for one pair of strides: v = u convolved with w, + b.
+
+    w is (G, v's channels a group, u's channels a group, T, 3, 3).
+    """
     tiles, high = row_of_tiles(tile, up, down), HIGH[up]
 
     def body(v, u, w, b, order, dilation, before, work, slots):
@@ -74,12 +77,13 @@ def _planes(name, up, down):
                         _pack(work, weights + vector * size, w, b, (run + vector) * groups, groups,
                               lanes)  # fmt: skip
                     packed = run
-                tiles(v, u, order, dilation, before, work, weights, start, task % rows, G, KG, CG, T,
-                      run * groups, groups, count)  # fmt: skip
+                tiles(v, u, order, dilation, before, work, weights, start, task % rows, G, KG, CG,
+                      T, run * groups, groups, count)  # fmt: skip
 
     body.__name__ = name
-    return Kernel(body, lambda F: (out(F, 5), array(F, 5), array(F, 6), array(F, 1), array("int32", 2),
-                                   triple, triple, out(F, 1), int64), FLOATS)  # fmt: skip
+    return Kernel(body, lambda F: (out(F, 5), array(F, 5), array(F, 6), array(F, 1),
+                                   array("int32", 2), triple, triple, out(F, 1), int64),
+                  FLOATS)  # fmt: skip
 
 
 @helper

@@ -55,7 +55,8 @@ def row_of_tiles(tile, up, down):
 @inlined
 def units(high, up, v, dilation, before):
     """Rows of tiles of all images."""
-    return v.shape[0] * v.shape[2] * _apart(up, v, dilation) * _blocks(high, up, v, dilation, before)
+    planes = v.shape[0] * v.shape[2]
+    return planes * _apart(up, v, dilation) * _blocks(high, up, v, dilation, before)
 
 
 @inlined

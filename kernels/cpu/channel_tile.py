@@ -1,4 +1,4 @@
-"""A tile of pixels of a 3x3 window over channels-last images, emitted as LLVM IR: lanes are channels.
+"""A tile of pixels of a 3x3 window over channels-last images, as LLVM IR: lanes are channels.
 
 The sums of a few neighbouring pixels of one vector of channels stay in registers, beside the nine
 weights; each source pixel is loaded once and multiplied at once with all that it reaches.  Then
@@ -58,8 +58,8 @@ def uses(count, up, down):
     for target in range(count * up):
         for tap in range(SIDE):
             if (target - tap) % up == 0:
-                found.setdefault(target * down + tap if up == 1 else (target - tap) // up, []).append(
-                    (target, tap))  # fmt: skip
+                source = target * down + tap if up == 1 else (target - tap) // up
+                found.setdefault(source, []).append((target, tap))
     return [found[source] for source in sorted(found)]
 
 
@@ -121,15 +121,15 @@ class Tile(PlaneEmitter):
                 emit(at, self._pixels(source, self._order(turn.index), mask))
 
     def _pixels(self, source, order, mask):
-        """(row, column, value) of each source pixel of the tile; what follows is for those inside."""
-        b, n = self.builder, self.n
+        """(row, column, value) of each source pixel of the tile; the loop is for those inside."""
+        n = self.n
         for i, j, place in self._inside(source, n.source_rows, n.source_row, len(self.row_uses),
                                         n.source_columns, n.source_column,
                                         len(self.column_uses)):  # fmt: skip
             yield i, j, self._permuted(self.read(place, const(0), mask), order)
 
     def _targets(self, y):
-        """(row, column, pointer) of each target of the tile; what follows is for those inside."""
+        """(row, column, pointer) of each target of the tile; the loop is for those inside."""
         n = self.n
         return self._inside(y, n.target_rows, n.target_row, self.high, n.target_columns,
                             n.target_column, self.wide)  # fmt: skip

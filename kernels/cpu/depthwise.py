@@ -50,7 +50,7 @@ class Program(NamedTuple):
     stride: int
     before: tuple  # padding; at stride 1 dx is the forward pass with the window turned round
     narrow: object  # the kernel of narrow_planes.py or narrow_filters.py for such planes, or None
-    last: object  # channel_planes.py's or channel_filters.py's part of a channels-last call, or None
+    last: object  # of channel_planes.py or channel_filters.py, for channels-last images, or None
     blocking: dict
 
 
