@@ -166,6 +166,14 @@ def matmul(y, a, b, bias, geometry, plan, workspace):
     """
 
 
+def linear_backward(dx, dw, db, dy, x, w, geometry, plan, workspace):
+    """dx = dy @ w, dw = dy^T @ x and db[j] = sum over i of dy[i, j]; None where not wanted.
+
+    dx and x (I, L), dw and w (J, L), dy (I, J), db (J,); I, J and L may be 0.  x is None where
+    dw is, w where dx is; dx is contiguous.  Geometry: LinearGeometry.
+    """
+
+
 # ---- scatter ------------------------------------------------------------------------------
 
 
@@ -183,7 +191,8 @@ def scatter_add(out, rows, src, bad, geometry, plan, workspace):
 
     Where many entries share each of a few elements, pieces of them, by sizes alone, may first be
     summed on their own, each in order, and piece after piece then be added.
-    out (A, R, B), rows (I,) int64, src (A, I, B).  On the CPU negative rows count from the end.
+    out (A, R, B), rows (I,) int64, src (A, I, B).  On the CPU negative rows count from the end, and
+    rows are contiguous, as is src where B is 1.
     """
 
 
@@ -219,7 +228,7 @@ KERNELS = {
     "pool": (max_pool_forward, max_pool_backward, max_unpool_forward, max_unpool_backward,
              check_winner, winner_to_index, check_index_in_window, index_to_winner,
              avg_pool_forward, avg_pool_backward),
-    "matmul": (matmul,),
+    "matmul": (matmul, linear_backward),
     "scatter": (check_index, scatter_add),
     "activation": (activate, activate_backward, linear_slope, check_labels, softmax_cross_entropy),
 }  # fmt: skip

@@ -95,3 +95,25 @@ def test_it_is_written_where_out_says(algorithm, x_shape, w_shape, options):
                      **options)  # fmt: skip
     np.testing.assert_array_equal(room[::-3], db)
     assert np.isnan(room.reshape(-1, 3)[:, :2]).all()
+
+
+SHAPES = [(3, 31, 29, 40), (2, 40, 33, 17), (1, 700, 65), (5, 7, 8, 9, 20)]
+
+
+@pytest.mark.parametrize("dtype, most", [("float32", 4e-7), ("float64", 1e-15)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_channels_side_by_side_are_summed_as_vectors(shape, dtype, most):
+    dy = np.random.default_rng(2).standard_normal(shape).astype(dtype)
+    x = np.zeros((*shape[:-1], 2), dtype)
+    w = np.zeros((shape[-1], 2, *[1] * (dy.ndim - 2)), dtype)
+    options = {"layout": "channels_last", "need": "b"}
+    db = gr.conv_backward(dy, x, w, **options)[2]
+    assert error(db, exact(dy, "channels_last")) < most
+    wide = np.zeros((*shape[:-2], 2 * shape[-2], shape[-1]), dtype)[..., ::2, :]
+    wide[...] = dy
+    np.testing.assert_array_equal(gr.conv_backward(wide, x, w, **options)[2], db)
+    with gr.config(threads=1):
+        np.testing.assert_array_equal(gr.conv_backward(dy, x, w, **options)[2], db)
+    dy[0, 1, ..., 3] = np.nan
+    db = gr.conv_backward(dy, x, w, **options)[2]
+    assert np.isnan(db[3]) and np.isfinite(np.delete(db, 3)).all()

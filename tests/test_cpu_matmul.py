@@ -164,3 +164,43 @@ def test_pointwise_convolutions_are_products_on_the_images_as_they_lie(shape, ou
     with gr.config(backend="numba"):  # images that are no whole rows
         apart = lying(x, "apart")
         assert error(gr.conv(apart, w, b, layout=layout), wanted) < 2e-6
+
+
+#: (N, in, out): one function for all gradients; one thread; parts of a long sum; tiny; a unit each
+LAYERS = [(64, 400, 120), (64, 128, 10), (9000, 40, 30), (5, 8, 4), (400, 300, 330)]
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("sizes", LAYERS)
+def test_a_layer_s_gradients_have_the_same_bits_together_and_apart(sizes, dtype):
+    rows, inputs, features = sizes
+    arrays = [normal(shape, dtype, seed) for seed, shape in
+              enumerate(((rows, features), (rows, inputs), (features, inputs)))]  # fmt: skip
+    dy, x, w = arrays
+    with gr.config(backend="reference"):
+        wanted = gr.linear_backward(*arrays)
+    for threads in (1, 2):
+        with gr.config(backend="numba", threads=threads):
+            together = gr.linear_backward(*arrays)
+            apart = [gr.linear_backward(*arrays, need=(name,))[i] for i, name in enumerate("xwb")]
+            gaps = [np.repeat(array, 2, axis=1)[:, ::2] for array in arrays]
+            outs = [np.repeat(array, 2, axis=0)[::2] for array in (x, w)]
+            gr.linear_backward(*gaps, need=("x", "w"), out=(*outs, None))
+        for found, alone, right in zip(together, apart, wanted):
+            np.testing.assert_array_equal(found, alone)
+            assert error(found, right) < (1e-5 if dtype == "float32" else 1e-13)
+        for found, whole in zip(outs, together):
+            np.testing.assert_array_equal(found, whole)
+
+
+@on_vectors
+def test_one_function_serves_both_products_of_a_layer_unless_they_go_other_ways():
+    from gradroute.geometry import LinearGeometry
+    from gradroute.kernels.cpu import plans
+
+    def algorithm(rows, features, inputs, need):
+        geometry = LinearGeometry(rows, features, inputs, need)
+        return plans.plan("linear_backward", geometry, "float64", gr.config.current()).algorithm
+
+    assert algorithm(64, 10, 128, "xwb") == algorithm(64, 10, 128, "xw") == "together"
+    assert algorithm(64, 10, 128, "xb") == algorithm(9000, 30, 40, "xw") == "apart"

@@ -65,3 +65,48 @@ def test_a_second_first_call_finds_every_build_and_adds_no_file():
     cold, cached, written, added = itself.first_calls("scatter_add")
     assert float(cold) > 0 and float(cached) > 0
     assert int(written) >= 1 and added == "0"
+
+
+#: tells LLVM's appetite to be more than there is
+HUNGRY = """
+from gradroute.kernels.cpu import jit, libraries
+libraries.COMPILING_BYTES = 1 << 60
+try:
+    work()
+except MemoryError as error:
+    print("refused", "gradroute warmup" in str(error))
+"""
+
+
+def test_memory_for_compiling_is_asked_for_only_where_something_is_compiled(tmp_path):
+    folder = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert processes.run(HUNGRY, **folder)[0].split() == ["refused", "True"]
+    processes.run("work()", **folder)
+    assert processes.run(HUNGRY, **folder)[0] == ""
+
+
+#: helpers keep no machine code of their own: what calls them takes them in
+OUTSIDE = """
+import numba
+from gradroute.kernels.cpu import memory, vectors
+
+@numba.njit
+def sums(array):
+    return vectors.sum_row(array, 3, 7), memory.step(array, 0)
+
+@numba.njit(parallel=True)
+def windows(array, made):
+    for i in numba.prange(made.size):
+        made[i] = vectors.sum_row(array, i, 5)
+
+row = np.arange(20, dtype=np.float32)
+assert sums(row) == (42, 1)
+work()
+made = np.zeros(4, np.float32)
+windows(row, made)
+assert made.tolist() == [10, 15, 20, 25]
+"""
+
+
+def test_functions_of_others_may_call_a_helper_before_and_after_a_kernel_is_compiled(tmp_path):
+    processes.run(OUTSIDE, NUMBA_CACHE_DIR=str(tmp_path))

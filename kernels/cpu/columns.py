@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .direct import span
-from .jit import array, helper, kernel, out, prange, triple
+from .jit import array, helper, int64, kernel, out, prange, triple
 from .memory import load, step, store
-from .vectors import sum_row
+from .vectors import add_row, fill_row, sum_row
 
 
 @kernel(lambda F: (out(F, 8), array(F, 5), triple, triple, triple))
@@ -71,16 +73,60 @@ def col2im(x, cols, stride, before, dilation):
                             store(x, i, load(x, i) + load(cols, row + q * step(cols, 7)))
 
 
+#: Numbers of dy from which on pixels whose channels lie side by side are summed as vectors, and
+#: those of a part: parts, by sizes alone, have sums of their own.
+BY_PIXEL = 1 << 14
+PARTS = 16
+#: Pixels that are summed by themselves: the error of a sum in order grows with its length.
+CHUNK = 32
+
+
+def bias_gradient(dtype, threads, db, dy):
+    """db[k] = sum of dy[:, k], in whichever way dy is read in order."""
+    N, K = dy.shape[:2]
+    beside = dy.strides[1] == dy.itemsize and dy.size > N * K > N  # and not a matrix
+    if dy.size < BY_PIXEL or not beside:
+        sum_channels(dtype, threads, db, dy)
+        return
+    parts = min(PARTS, dy.size // K, dy.size // BY_PIXEL)
+    sum_pixels(dtype, threads, db, dy, np.zeros(2 * parts * K, db.dtype), parts)
+
+
+@kernel(lambda F: (out(F, 1), array(F, 5), out(F, 1), int64))
+def sum_pixels(db, dy, sums, parts):
+    """db of pixels whose channels lie side by side; sums (parts, 2, K): a chunk's and all, zero."""
+    N, K, Z, P, Q = dy.shape
+    zero, pixels = dy.dtype.type(0), N * Z * P * Q
+    for part in prange(parts):
+        chunk, total = 2 * part * K, (2 * part + 1) * K
+        first, end = part * pixels // parts, (part + 1) * pixels // parts
+        q, row = first % Q, first // Q
+        for pixel in range(first, end):
+            if q == Q:
+                q, row = 0, row + 1
+            at = (row // (Z * P) * step(dy, 0) + row // P % Z * step(dy, 2)
+                  + row % P * step(dy, 3) + q * step(dy, 4))  # fmt: skip
+            add_row(sums, chunk, dy, at, K)
+            q += 1
+            if (pixel - first) % CHUNK == CHUNK - 1 or pixel == end - 1:
+                add_row(sums, total, sums, chunk, K)
+                fill_row(sums, chunk, zero, K)
+    for part in range(1, parts):
+        add_row(sums, K, sums, (2 * part + 1) * K, K)
+    for k in range(K):
+        store(db, k * step(db, 0), load(sums, K + k))
+
+
 _SIDE = 64  # columns of a matrix that one thread sums up
 
 
 @kernel(lambda F: (out(F, 1), array(F, 5)))
-def bias_gradient(db, dy):
-    """db[k] = sum of dy[:, k]: row sums, then image sums, so that the error stays small."""
+def sum_channels(db, dy):
+    """db channel by channel: row sums, then image sums, so that the error stays small."""
     N, K, Z, P, Q = dy.shape
     if Z * P * Q == 1 and step(dy, 1) == 1 and step(db, 0) == 1:  # a matrix: its rows side by side
         for block in prange((K + _SIDE - 1) // _SIDE):
-            _column_sums(db, dy, block * _SIDE, min(K, (block + 1) * _SIDE))
+            column_sums(db, dy, block * _SIDE, min(K, (block + 1) * _SIDE))
         return
     for k in prange(K):
         total = dy.dtype.type(0)
@@ -95,7 +141,7 @@ def bias_gradient(db, dy):
 
 
 @helper
-def _column_sums(db, dy, first, end):
+def column_sums(db, dy, first, end):
     """db[k] = sum of dy[:, k] in order, for first <= k < end."""
     for k in range(first, end):
         store(db, k, db.dtype.type(0))

@@ -21,19 +21,14 @@ import threading
 import warnings
 
 import numba
-import numpy as np
 from numba import float32, float64, int64, prange, types  # noqa: F401  (prange: for the kernels)
 from numba.np.ufunc import parallel as numba_threads
 
-from gradroute.errors import WorkspaceError
-
 from .cache import KernelCache
+from .libraries import PartCompiler, WholeCompiler
 
 boolean = types.boolean
 triple = types.UniTuple(int64, 3)
-
-#: More than a kernel was seen to take while it is compiled: 160 MiB for the first, 64 for others.
-COMPILING_BYTES = 256 * 1024 * 1024
 
 #: every kernel of this backend, in order of definition: what `gradroute warmup` compiles
 KERNELS: list[Kernel] = []
@@ -61,12 +56,12 @@ def _numba_type(dtype):
 
 def helper(function):
     """A function that kernels call; it is compiled into them and has no build of its own."""
-    return numba.njit(**_WITHIN)(function)
+    return numba.njit(pipeline_class=PartCompiler, **_WITHIN)(function)
 
 
 def inlined(function):
     """A helper for inner loops: never a call, which would pass each array as fifteen words."""
-    return numba.njit(forceinline=True, **_WITHIN)(function)
+    return numba.njit(forceinline=True, pipeline_class=PartCompiler, **_WITHIN)(function)
 
 
 class Kernel:
@@ -95,8 +90,9 @@ class Kernel:
                 self._builds[variant, parallel] = self._builds[dtypes, parallel]
                 return self._builds[dtypes, parallel]
             signature = types.void(*self._signature(*dtypes))
-            dispatcher = numba.njit(parallel=parallel, **_OPTIONS)(self._body)
-            _ask_for_memory(self.name)
+            dispatcher = numba.njit(
+                parallel=parallel, pipeline_class=WholeCompiler, **_OPTIONS
+            )(self._body)
             module = self._body.__module__.rpartition(".")[2]
             mode = "parallel" if parallel else "serial"
             dispatcher._cache = KernelCache(f"{module}.{self.name}.{mode}", self._body)
@@ -121,17 +117,6 @@ class Kernel:
             call_parallel(entry, threads, arguments)
         else:
             entry(*arguments)
-
-
-def _ask_for_memory(name):
-    """LLVM ends the process when it runs out of memory: ask for what it may need before it starts."""
-    try:
-        np.empty(COMPILING_BYTES, np.uint8)
-    except MemoryError:
-        raise WorkspaceError(
-            f"compiling the kernel {name} takes up to {COMPILING_BYTES >> 20} MiB, and there is not "
-            "that much memory; `gradroute warmup` compiles all kernels beforehand"
-        ) from None
 
 
 def call_parallel(build, threads, arguments):

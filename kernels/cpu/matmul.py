@@ -1,10 +1,10 @@
-"""The matrix product: the contract's function, and plain loops for tiny sizes."""
+"""Matrix products and linear layers: the contract's functions, and plain loops for tiny sizes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from . import amx_matmul, matrix_product, plans
+from . import amx_matmul, columns, linear, matrix_product, plans
 from .jit import array, kernel, out, prange
 from .memory import load, step, store
 from .vectors import ITEMSIZE
@@ -39,6 +39,27 @@ def product(y, a, b, bias, plan, workspace) -> bool:
     else:
         matrix_product.product(y.dtype, plan.threads, y, a, b, bias, work, program.blocking)
     return True
+
+
+def linear_backward(dx, dw, db, dy, x, w, geometry, plan, workspace):
+    program, dtype = plan.program, dy.dtype
+    if program.blocks:
+        sums = NO_BIAS[dtype] if db is None else db
+        if _side_by_side(dx, dw, sums, dy, x, w):
+            linear.gradients(dtype, plan.threads, dx, dw, sums, dy, x, w, workspace.view(dtype),
+                             *program.blocks)  # fmt: skip
+            return
+    if dx is not None and dx.size:
+        matmul(dx[None], dy[None, None], w[None, None], None, None, program.to_x, workspace)
+    if dw is not None and dw.size:
+        matmul(dw[None], dy.T[None, None], x[None, None], None, None, program.to_w, workspace)
+    if db is not None:
+        columns.bias_gradient(dtype, program.bias_threads, db, dy[:, :, None, None, None])
+
+
+def _side_by_side(*arrays) -> bool:
+    """Do all lie in order, without gaps?"""
+    return all([array.flags.c_contiguous for array in arrays])
 
 
 def _better_turned(y, a, b):

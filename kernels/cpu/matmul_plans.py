@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from . import amx, amx_matmul, matrix_product
+from . import amx, amx_matmul, linear, matrix_product
 from .vectors import ITEMSIZE
 
 
@@ -39,3 +39,16 @@ def amx_plan(made, g, built, settings):
     other = partial(matmul_plan, made, g, "float32", replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
                    program=built, otherwise=other)  # fmt: skip
+
+
+def linear_plan(made, g, plan):
+    """The gradients of a layer, LinearGeometry ``g``: ``plan(operation, geometry)`` plans a part."""
+    to_x, to_w = (
+        plan("matmul", product) if name in g.need else None
+        for name, product in (("x", g.to_x), ("w", g.to_w))
+    )
+    bias_threads = plan("bias_gradient", g.rows * g.features).threads
+    built = linear.build(to_x, to_w, bias_threads)
+    size = max([one.workspace_bytes for one in (to_x, to_w) if one], default=0)
+    return replace(made, algorithm="together" if built.blocks else "apart", workspace_bytes=size,
+                   program=built)  # fmt: skip

@@ -152,10 +152,10 @@ def _shared(batch, down, across, rows, columns, width, threads):
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 2), out(F, 1), BLOCKING))
 def product(y, a, b, bias, work, p):
     """y = a @ b + bias; each slot is one thread's share of the blocks."""
-    tasks = _tasks(y, p)
+    tasks = blocks_of_product(y, p)
     for slot in prange(p.slots):
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
-            _task(task, slot, y, a, b, bias, work, p)
+            block_of_product(task, slot, y, a, b, bias, work, p)
     if p.parts > 1:
         for row in prange(_row_blocks(y, p)):
             _add_parts(row, y, work, bias, p)
@@ -168,13 +168,13 @@ def _row_blocks(y, p):
 
 
 @helper
-def _tasks(y, p):
+def blocks_of_product(y, p):
     """Blocks, and parts of sums, that threads share."""
     return _row_blocks(y, p) * p.parts * ((y.shape[2] + p.columns - 1) // p.columns)
 
 
 @helper
-def _task(task, slot, y, a, b, bias, work, p):
+def block_of_product(task, slot, y, a, b, bias, work, p):
     """One block of y, or a part of its sums."""
     _, I, J = y.shape
     base = slot * p.slot

@@ -17,7 +17,7 @@ from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
 from .conv_plans import conv_plan
-from .matmul_plans import matmul_plan
+from .matmul_plans import linear_plan, matmul_plan
 from .vectors import TARGET
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
@@ -60,6 +60,8 @@ def _plan(operation, geometry, dtype, settings, without=None):
         return conv_plan(made, geometry, dtype, settings, again, tiled, without)
     if operation == "matmul" and tiled:
         return matmul_plan(made, geometry, dtype, settings)
+    if operation == "linear_backward":
+        return linear_plan(made, geometry, partial(_plan, dtype=dtype, settings=settings))
     return made
 
 

@@ -244,14 +244,11 @@ def scatter_add(out, rows, src, bad, geometry, plan, workspace):
         if pieces > 1:
             apart = -(-geometry.rows // _WIDTH) * _WIDTH + _WIDTH  # no line of two threads
             sums = np.empty((pieces, apart), out.dtype)
-            rows, src = np.ascontiguousarray(rows), np.ascontiguousarray(src[0, :, 0])
-            add_pieces(out.dtype, threads, out[0, :, 0], rows, src, sums)
+            add_pieces(out.dtype, threads, out[0, :, 0], rows, src[0, :, 0], sums)
             return
         way = _way(geometry, threads, out.itemsize)
         if way == OUTER:  # no more pieces than slices: a single one needs no second thread
             threads = min(threads, max(1, geometry.outer))
-        if geometry.inner == 1:
-            rows, src = np.ascontiguousarray(rows), np.ascontiguousarray(src)
         room = _BLOCK * threads if way == ROWS and geometry.inner == 1 else 0
         my_rows, my_values = np.empty(room, np.int64), np.empty(room, out.dtype)
         add_rows(out.dtype, threads, out, rows, src, my_rows, my_values, way, threads)

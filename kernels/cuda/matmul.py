@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .conv import bias_gradient
 from .launch import runtime
 
 
@@ -25,3 +26,12 @@ def _product(y, a, b):
     if len(y) == 1:  # CuPy hands a transposed matrix to cuBLAS as it is, but copies a batch of them
         y, a, b = y[0], a[0], b[0]
     runtime().array_module().matmul(a, b, out=y)
+
+
+def linear_backward(dx, dw, db, dy, x, w, geometry, plan, workspace):
+    if dx is not None:
+        matmul(dx[None], dy[None, None], w[None, None], None, geometry.to_x, plan, None)
+    if dw is not None:
+        matmul(dw[None], dy.T[None, None], x[None, None], None, geometry.to_w, plan, None)
+    if db is not None:
+        bias_gradient(db, dy[:, :, None, None, None], plan, workspace)

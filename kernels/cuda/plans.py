@@ -289,6 +289,13 @@ def _matmul(operation, geometry, dtype, precision, limit):
     return launch.plan_of(operation, "cublas")
 
 
+def _linear_backward(operation, geometry, dtype, precision, limit):
+    if "b" not in geometry.need:
+        return launch.plan_of(operation, "cublas")
+    shape = (geometry.rows, geometry.features, 1, 1, 1)
+    return _bias(operation, shape, dtype, precision, limit)
+
+
 def _scatter(operation, geometry, dtype, precision, limit):
     return launch.plan_of(operation, "sorted_segments")
 
@@ -298,6 +305,7 @@ _MAKERS = {
     "conv_dx": _conv,
     "conv_dw": _conv,
     "bias_gradient": _bias,
+    "linear_backward": _linear_backward,
     "linear_slope": _linear_slope,
     "softmax_cross_entropy": _softmax,
     "matmul": _matmul,

@@ -116,6 +116,29 @@ class MatmulGeometry:
 
 
 @dataclass(frozen=True)
+class LinearGeometry:
+    """dx (I, L) = dy (I, J) @ w (J, L), dw (J, L) = dy^T @ x, db (J,) = the sum of dy's rows."""
+
+    rows: int  # I
+    features: int  # J
+    inputs: int  # L
+    need: str  # which of them: "x", "w" and "b" in this order
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one of the products."""
+        return self.rows * self.features * self.inputs
+
+    @property
+    def to_x(self) -> MatmulGeometry:
+        return MatmulGeometry(1, 1, self.rows, self.inputs, self.features)
+
+    @property
+    def to_w(self) -> MatmulGeometry:
+        return MatmulGeometry(1, 1, self.features, self.inputs, self.rows)
+
+
+@dataclass(frozen=True)
 class ScatterGeometry:
     """out (A, R, B) receives src (A, I, B) at the rows that index (I,) names."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from ..errors import ArgumentValueError
+from ..geometry import LinearGeometry
 from ..kernels.contract import SLOPE_FROM_OUTPUT
 from .activation import check_activation, one_row
 from .call import Call, Steps
@@ -87,8 +89,12 @@ def _linear_shapes(x, w):
 
 
 def _rows(call, array, rows):
-    """(..., n) -> (rows, n)."""
-    return call.input(array).reshape(rows, array.shape[-1])
+    """(..., n) -> (rows, n), as the kernels read it."""
+    return _matrix(call.input(array), rows)
+
+
+def _matrix(array, rows):
+    return array if array.ndim == 2 else array.reshape(rows, array.shape[-1])
 
 
 def linear_backward(dy, x, w, *, y=None, activation=None, need=("x", "w", "b"), out=None):
@@ -123,31 +129,26 @@ def linear_backward(dy, x, w, *, y=None, activation=None, need=("x", "w", "b"), 
     >>> dx
     array([-0.5])
     """
-    call, rows, wanted, plans = _linear_backward((dy, x, w, y), (activation, need), out)
+    call, rows, wanted, geometry, plan = _linear_backward((dy, x, w, y), (activation, need), out)
     want_x, want_w, want_b = wanted
     out_x, out_w, out_b = out_tuple(out, wanted, ("dx", "dw", "db"))
     dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
     dw = call.result(w.shape, out_w, "out[1] (dw)") if want_w else None
     db = call.result(w.shape[:1], out_b, "out[2] (db)") if want_b else None
-    dz, steps, (plan_x, plan_w, plan_b) = _rows(call, dy, rows), Steps(), plans
+    dz, steps = _rows(call, dy, rows), Steps()
     if activation is not None:
         dz = _add_slope(steps, call, dz, y, activation, db)
-    elif want_b:
-        image = dz[:, :, None, None, None]  # rows as a batch of one-pixel images
-        steps.add(call.backend.conv.bias_gradient, db, image, plan_b, call.workspace(plan_b))
-    if want_x:
-        whole = dx if dx.flags.c_contiguous else call.empty(x.shape)
-        matrix = whole.reshape(1, rows, x.shape[-1])
-        add_product(
-            steps, call, matrix, dz[None, None], call.input(w)[None, None], how=plan_x
-        )
+    if plan is not None:
+        whole = dx
+        if want_x and not dx.flags.c_contiguous:
+            whole = call.empty(x.shape)
+        steps.add(
+            call.backend.matmul.linear_backward, _matrix(whole, rows) if want_x else None, dw,
+            db if activation is None else None, dz, _rows(call, x, rows) if want_w else None,
+            call.input(w) if want_x else None, geometry, plan, call.workspace(plan),
+        )  # fmt: skip
         if whole is not dx:
             steps.add(copy_to, dx, whole)
-    if want_w:
-        add_product(
-            steps, call, dw[None], dz.T[None, None], _rows(call, x, rows)[None, None],
-            how=plan_w,
-        )  # fmt: skip
     steps.run()
     return call.finish_all(dx, dw, db)
 
@@ -161,13 +162,11 @@ def _linear_backward(dy, x, w, y, activation, need):
         check_shape(y, "y", dy.shape, "that of linear's result")
     if activation is not None:
         _check_slope(activation, y)
-    want_x, want_w, want_b = wanted = wanted_results(need, ("x", "w", "b"))
-    plans = (
-        planned(call, 1, 1, rows, x.shape[-1], features) if want_x else None,
-        planned(call, 1, 1, features, x.shape[-1], rows) if want_w else None,
-        call.plan("bias_gradient", (rows, features, 1, 1, 1)) if want_b else None,
-    )
-    return call, rows, wanted, plans
+    wanted = wanted_results(need, ("x", "w", "b"))
+    left = "".join(itertools.compress("xwb" if activation is None else "xw", wanted))
+    geometry = LinearGeometry(rows, features, x.shape[-1], left)
+    plan = call.plan("linear_backward", geometry) if left else None
+    return call, rows, wanted, geometry, plan
 
 
 def _check_slope(activation, y):

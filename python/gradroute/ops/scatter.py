@@ -103,14 +103,14 @@ def _check_target(call, out):
 def _source(call, src, out, geometry):
     """src as (A, I, B), apart from out's memory."""
     values = call.input(src)
-    if not call.moved and call.caller_library.may_share_memory(values, out):
-        values = values.copy()
-    values = values.reshape(geometry.outer, geometry.count, geometry.inner)
-    if call.device_library is np and geometry.inner == 1 and not values.flags.c_contiguous:
-        beside = call.empty(values.shape, values.dtype)  # single elements are read side by side
-        beside[...] = values
-        return beside
-    return values
+    shared = not call.moved and call.caller_library.may_share_memory(values, out)
+    # the CPU reads single elements side by side
+    apart = call.device_library is np and geometry.inner == 1 and not values.flags.c_contiguous
+    if shared or apart:
+        whole = call.empty(values.shape, values.dtype)
+        whole[...] = values
+        values = whole
+    return values.reshape(geometry.outer, geometry.count, geometry.inner)
 
 
 def _rows(call, index, size, mode, out, plan):
