@@ -110,3 +110,13 @@ assert made.tolist() == [10, 15, 20, 25]
 
 def test_functions_of_others_may_call_a_helper_before_and_after_a_kernel_is_compiled(tmp_path):
     processes.run(OUTSIDE, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+def test_a_kernel_found_on_disk_is_loaded_without_what_numba_registers_to_compile(tmp_path):
+    program = """
+        assert work() == work()
+        print("numba.np.arraymath" in sys.modules)
+    """
+    folder = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    found = [processes.run(program, **folder)[0].strip() for _ in range(2)]
+    assert found == ["True", "False"]

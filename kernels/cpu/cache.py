@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import hashlib
 import os
 import pathlib
@@ -23,6 +22,7 @@ import warnings
 import llvmlite
 import numba
 from numba.core.caching import CompileResultCacheImpl, _Cache
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 from gradroute.folders import private
@@ -96,8 +96,9 @@ class KernelCache(_Cache):
         return base / f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}.kernel"
 
     def load_overload(self, sig, target_context):
-        with _uncollected():
-            target_context.refresh()
+        # machine code asks for no more of Numba than its memory functions; what can be compiled is
+        # registered, which takes 0.2 s, only where something is
+        rtsys.initialize(target_context)
         path = self._path(sig, target_context.codegen())
         try:
             data = path.read_bytes() if path else b""
@@ -125,18 +126,6 @@ class KernelCache(_Cache):
             if written is not None:
                 with contextlib.suppress(OSError):
                     written.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _uncollected():
-    """No garbage collection: what Numba registers stays, and each one would walk all of it."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 @functools.cache
