@@ -76,7 +76,7 @@ def _far(g) -> bool:
 
 def _depthwise(other, g, dtype, settings):
     """``other`` serves arrays in a layout that the depthwise kernels do not know."""
-    size = depthwise.workspace_elements(g, dtype, other.threads) * ITEMSIZE[dtype]
+    size = depthwise.workspace_elements(g, other.operation, dtype, other.threads) * ITEMSIZE[dtype]
     if not affords(settings, size):
         return other
     built = depthwise.build(g, other.operation, dtype)
