@@ -13,8 +13,10 @@ on_vectors = pytest.mark.skipif(
     vectors.TARGET is None, reason="plain loops serve a machine without vector multiply-add"
 )
 
-#: (B, I, L, J): tiles that are not full, sums cut into parts, wide, tall and batched products
-SIZES = [(1, 70, 45, 100), (1, 40, 5000, 37), (1, 33, 300, 1300), (5, 33, 70, 65), (1, 600, 30, 40)]
+#: (B, I, L, J): tiles that are not full, sums cut into parts, wide, tall and batched products, and
+#: several blocks of rows and of terms
+SIZES = [(1, 70, 45, 100), (1, 40, 5000, 37), (1, 33, 300, 1300), (5, 33, 70, 65), (1, 600, 30, 40),
+         (1, 270, 4300, 240), (1, 1100, 600, 500)]  # fmt: skip
 #: enough for the AMX tiles, with rest in every direction; the second takes its sum in two goes
 LARGE = [(1, 400, 300, 330), (1, 170, 1100, 250), (3, 200, 256, 230)]
 
@@ -61,7 +63,9 @@ def test_a_long_sum_of_few_results_is_cut_into_parts_by_sizes_alone():
         with gr.config(backend="numba", threads=threads):
             assert gr.plan("matmul", a, b).blocking["parts"] == 8
     with gr.config(backend="numba", precision="strict"):
-        assert gr.plan("matmul", a, np.empty((8192, 640), "float32")).blocking["parts"] == 1
+        assert gr.plan("matmul", a, np.empty((8192, 4160), "float32")).blocking["parts"] == 1
+        square = np.empty((256, 6000), "float64"), np.empty((6000, 256), "float64")
+        assert gr.plan("matmul", *square).blocking["parts"] == 4
 
 
 def test_a_strict_product_errs_at_most_twice_as_much_as_a_float32_sum_in_order():

@@ -6,7 +6,7 @@ from pointwise import arrays, assert_only_its_channel_suffers, channels_last, dw
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu import matrix_product, vectors
+from gradroute.kernels.cpu import product_blocks, vectors
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
@@ -91,7 +91,7 @@ def test_every_pass_in_every_layout(case, layout, dtype, bound, precision):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_error_of_dw_is_that_of_a_sum_of_one_piece_in_order(case, dtype):
     dy, x, w, options = arrays(case, dtype)
-    terms = min(dy.size // dy.shape[1], matrix_product.PIECE)
+    terms = min(dy.size // dy.shape[1], product_blocks.PIECE)
     bound = np.finfo(dtype).eps / 4 * np.sqrt(terms)
     exact = exact_dw(dy, x, w, options)
     for views in ((dy, x), channels_last(dy, x)):

@@ -17,7 +17,8 @@ from numba.np.arrayobj import populate_array
 
 from .columns import column_sums
 from .jit import array, helper, kernel, out, prange
-from .matrix_product import BLOCKING, Blocking, block_of_product, blocks_of_product
+from .matrix_product import block_of_product, blocks_of_product
+from .product_blocks import BLOCKING, Blocking
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from . import amx, amx_matmul, linear, matrix_product
+from . import amx, amx_matmul, linear, product_blocks
 from .vectors import ITEMSIZE
 
 
@@ -21,7 +21,7 @@ def matmul_plan(made, g, dtype, settings):
                                  own_left=g.rows > g.columns)  # fmt: skip
         if amx.available() and affords(settings, built.size):
             return amx_plan(made, g, built, settings)
-    built = matrix_product.build(g, dtype, made.threads)
+    built = product_blocks.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
     if not affords(settings, size):
         return made  # the direct loops need none

@@ -9,8 +9,8 @@ is as the tile wants it, or nearly:
   but not rows that share cache sets, nor columns far apart that several strips would read.
 - b is read as it lies where its rows are contiguous, and it stays in L1 or few panels read it.
 
-Tiles ask for what comes next: the first of a panel for the next panel of a, the others for the
-next block of b.  Nothing else would, as rows of a come a few bytes at a time.
+Tiles ask for what comes next: the first of a panel for the next panel of a, then for its sums, or
+for the next block of b.  Nothing else would, as rows of a come a few bytes at a time.
 
 Few rows and columns with a long sum are cut along the sum, into parts that sizes alone decide:
 each has sums of its own, which are added in order.  So are pieces of every longer sum, as the
@@ -19,134 +19,15 @@ error of a sum in one go grows with the root of its length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
-from numba import types
-
-from .jit import array, helper, int64, kernel, out, prange
+from .jit import array, helper, kernel, out, prange
 from .memory import load, step, store
-from .microkernel import COLUMNS, ROWS
-from .strided_tile import address, strided_tile
+from .product_blocks import BLOCKING
+from .strided_tile import address, copy_rows, strided_tile
 from .transposition import transpose
-from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row
-
-#: Steps of the sum per tile: ROWS times them is 14 KiB of a in float32, and b's strip 32 KiB.
-CHUNK = 256
-
-#: Rows of a block: its b is packed for them alone, at up to 900 cycles a row of the tile.
-BLOCK_ROWS = 512
-
-#: Bytes of a row of a block, and of its packed b, which stays in L2.
-BLOCK_ROW_BYTES = 4096
-BLOCK_BYTES = 1024 * 1024
-
-#: Terms of a sum in one go, about: a longer one is the sum of pieces.
-PIECE = 4096
-
-#: Terms of a part of a sum that is cut, and the sums below which it is.
-PART = 1024
-FEW_SUMS = 128 * 128
-MOST_PARTS = 16  # a power of two, as their number is: threads share them evenly
-
+from .vectors import add_row, copy_row, fill_row
 
 #: Bytes of a cache line.
 LINE = 64
-
-
-class Blocking(NamedTuple):
-    """What the compiled loops need to know.  Offsets and lengths count elements."""
-
-    rows: int  # of a block
-    columns: int
-    panel: int
-    width: int  # of a tile
-    lanes: int
-    item: int  # bytes of an element
-    chunk: int
-    depth: int  # of a packed block of b
-    parts: int  # of the sum
-    pieces: int  # of a part
-    cuts: int  # of each product's terms: a piece is some of them
-    slots: int  # threads with memory of their own: a panel of a, strips of b, sums
-    slot: int
-    b_at: int
-    c_at: int
-    total_at: int  # of the pieces
-    parts_at: int
-
-
-BLOCKING = types.NamedUniTuple(int64, len(Blocking._fields), Blocking)
-
-
-@dataclass(frozen=True)
-class Program:
-    blocking: Blocking
-    turned: Blocking  # of the transposed product
-    size: int  # of the workspace, in elements
-
-
-def build(g, dtype, threads) -> Program:
-    """The blocks of MatmulGeometry ``g``, and of its transposed product."""
-    made, turned = (_blocking(g, rows, columns, dtype, threads)
-                    for rows, columns in ((g.rows, g.columns), (g.columns, g.rows)))  # fmt: skip
-    size = max(p.parts_at + _parts_size(g, p, rows) for p, rows in
-               ((made, g.rows), (turned, g.columns)))  # fmt: skip
-    return Program(made, turned, size)
-
-
-def _parts_size(g, p, rows):
-    return g.batch * p.parts * rows * p.columns if p.parts > 1 else 0
-
-
-def _blocking(g, rows, columns, dtype, threads):
-    width, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
-    parts, terms = 1, g.summed * g.inner
-    if g.batch * rows * columns <= FEW_SUMS:
-        while 2 * parts <= min(MOST_PARTS, terms // PART, g.summed if g.summed > 1 else terms):
-            parts *= 2
-    pieces = max(1, -(-terms // (parts * PIECE)))
-    cuts = parts * pieces
-    if g.summed > 1:
-        cuts = max(1, -(-g.inner // PIECE))
-        pieces = min(pieces, g.summed * cuts // parts)
-    part = -(-max(g.inner, 1) // cuts)
-    down = across = 1
-    if parts == 1:
-        down = max(1, -(-rows // BLOCK_ROWS))
-        across = max(1, -(-columns // (BLOCK_ROW_BYTES // item)))
-        down, across = _shared(g.batch, down, across, rows, columns, width, threads)
-    rows = -(-max(rows, 1) // down)
-    columns = -(-max(columns, 1) // (across * width)) * width
-    panel = -(-rows // -(-rows // ROWS))
-    chunk = min(CHUNK, part)
-    depth = min(part, max(chunk, BLOCK_BYTES // (columns * item)))
-    if parts > 1:  # few sums: they are near, and a long piece of a is not
-        depth = chunk
-    b_at = -(-ROWS * chunk // lanes) * lanes
-    c_at = b_at + depth * columns
-    total_at = c_at + rows * columns
-    slot = total_at + (rows * columns if pieces > 1 else 0)
-    return Blocking(rows, columns, panel, width, lanes, item, chunk, depth, parts, pieces,
-                    cuts, threads, slot, b_at, c_at, total_at, threads * slot)  # fmt: skip
-
-
-def _shared(batch, down, across, rows, columns, width, threads):
-    """Blocks that the threads can share evenly."""
-    while batch * down * across % threads and batch * down * across < 8 * threads:
-        if columns >= max(rows, 4 * width * across):  # b is packed once, and a seldom is
-            across += 1
-        elif rows >= 16 * ROWS * down:
-            down += 1
-        elif columns >= 4 * width * across:
-            across += 1
-        elif rows >= 2 * ROWS * down:
-            down += 1
-        elif columns >= 2 * width * across:
-            across += 1
-        else:
-            break
-    return down, across
 
 
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 2), out(F, 1), BLOCKING))
@@ -157,20 +38,17 @@ def product(y, a, b, bias, work, p):
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
             block_of_product(task, slot, y, a, b, bias, work, p)
     if p.parts > 1:
-        for row in prange(_row_blocks(y, p)):
-            _add_parts(row, y, work, bias, p)
-
-
-@helper
-def _row_blocks(y, p):
-    """Blocks of rows of all products of the batch."""
-    return y.shape[0] * ((y.shape[1] + p.rows - 1) // p.rows)
+        rows = y.shape[0] * y.shape[1]
+        for slot in prange(p.slots):
+            for row in range(slot * rows // p.slots, (slot + 1) * rows // p.slots):
+                _add_parts(row, y, work, bias, p)
 
 
 @helper
 def blocks_of_product(y, p):
     """Blocks, and parts of sums, that threads share."""
-    return _row_blocks(y, p) * p.parts * ((y.shape[2] + p.columns - 1) // p.columns)
+    blocks = y.shape[0] * ((y.shape[1] + p.rows - 1) // p.rows)
+    return blocks * p.parts * ((y.shape[2] + p.columns - 1) // p.columns)
 
 
 @helper
@@ -252,23 +130,25 @@ def _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p):
 @helper
 def _block(to, ldc, whole, work, base, a, b, n, i0, rows, j0, columns, e, l0, end, resume, p):
     """Adds terms of the sums of a block: columns below ``whole`` at ``to``, others in the slot."""
-    for k in range(l0, end, p.depth):
-        depth = min(p.depth, end - k)
+    chunk = p.short_chunk if step(a, 2) == 1 and step(a, 3) != 1 else p.chunk
+    for k in range(l0, end, chunk):
+        depth = min(chunk, end - k)
         b_at = n * step(b, 0) + e * step(b, 1) + k * step(b, 2) + j0 * step(b, 3)
         lying = columns // p.width * p.width if _b_lies_right(b, rows, depth, p) else 0
         _pack_strips(work, base + p.b_at + lying * depth, b, b_at + lying * step(b, 3), depth,
                      columns - lying, p)  # fmt: skip
         a_at = n * step(a, 0) + e * step(a, 1) + i0 * step(a, 2) + k * step(a, 3)
         beyond_a, beyond_b = step(a, 0), step(b, 0)  # the next product, or part of the sum
-        if p.parts > 1:
+        if p.parts > 1 or k + chunk < end:
             beyond_a, beyond_b = depth * step(a, 3), depth * step(b, 2)
         next_b = address(b, b_at + beyond_b)
-        b_stride = _stride_of_next_b(a, b, rows, columns, p)
+        b_stride = _stride_of_next_b(a, b, rows, columns, depth, p)
         for i in range(0, rows, p.panel):
             next_a = a_at + ((i + p.panel) * step(a, 2) if i + p.panel < rows else beyond_a)
+            next_c = to + ((i + p.panel) * ldc * p.item if i + p.panel < rows else 0)
             _panel(to + i * ldc * p.item, ldc, whole, work, base, base + p.c_at + i * p.columns,
                    a, a_at + i * step(a, 2), b, b_at, lying, min(p.panel, rows - i), columns,
-                   depth, resume, address(a, next_a), next_b, b_stride, p)  # fmt: skip
+                   depth, resume, address(a, next_a), next_b, b_stride, next_c, p)  # fmt: skip
             next_b += depth * b_stride * ((columns - 1) // p.width) * p.item
         resume = 1
 
@@ -293,19 +173,25 @@ def _a_lies_right(a, columns, p):
 
 
 @helper
-def _stride_of_next_a(a, depth, p):
-    """Elements to fetch of the next panel at each step of the first tile; 0: not in one piece."""
-    if step(a, 2) == 1:
-        return step(a, 3)
-    in_one_piece = step(a, 2) == a.shape[3] and depth <= p.chunk
-    return max(LINE // p.item, p.panel) if in_one_piece else 0
+def _asks_for_a(a, depth, p):
+    """(tiles that ask for the next panel of a, bytes from that to what the first one asks for,
+
+    bytes from tile to tile, elements from step to step).
+    """
+    if step(a, 2) == 1:  # where a row of it begins this panel ends; the others are a line or two
+        return (p.panel * p.item + LINE - 1) // LINE, (p.panel - 1) * p.item, -LINE, step(a, 3)
+    if step(a, 2) == depth:  # one piece
+        return 1, 0, 0, max(LINE // p.item, p.panel)
+    if step(a, 3) == 1:  # a row for each tile
+        return p.panel, 0, step(a, 2) * p.item, 1
+    return 0, 0, 0, 0
 
 
 @helper
-def _stride_of_next_b(a, b, rows, columns, p):
-    """The same of the b that comes next at each step of the other tiles, if it is read but once."""
+def _stride_of_next_b(a, b, rows, columns, depth, p):
+    """What other tiles ask for at each step of the b that comes next, if it is read but once."""
     once = rows == a.shape[2] and columns >= b.shape[3] and a.shape[1] == 1
-    if not once or (p.parts == 1 and (a.shape[0] == 1 or a.shape[3] > p.depth)):
+    if not once or (p.parts == 1 and (a.shape[0] == 1 or a.shape[3] > depth)):
         return 0
     tiles = (rows + p.panel - 1) // p.panel * max(1, (columns - 1) // p.width)
     return (columns + tiles - 1) // tiles
@@ -313,35 +199,38 @@ def _stride_of_next_b(a, b, rows, columns, p):
 
 @helper
 def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, columns, depth, resume,
-           next_a, next_b, b_stride, p):  # fmt: skip
+           next_a, next_b, b_stride, next_c, p):  # fmt: skip
     """A panel of a times every strip of b."""
     zero = work.dtype.type(0)
     right = _a_lies_right(a, columns, p)
-    a_stride = _stride_of_next_a(a, depth, p)
-    if step(a, 2) == 1:  # where a row of it begins, this panel ends
-        next_a += (p.panel - 1) * p.item
-    for k in range(0, depth, p.chunk):
-        count = min(p.chunk, depth - k)
-        panel, a_step, a_row = address(a, a_at + k * step(a, 3)), step(a, 3), step(a, 2)
-        if not right:
-            _pack(work, base, rows, a, a_at + k * step(a, 3), step(a, 3), step(a, 2), count, rows,
-                  p.lanes)  # fmt: skip
-            panel, a_step, a_row = address(work, base), rows, 1
-        for j in range(0, columns, p.width):
-            strip, b_step = address(work, base + p.b_at + j * depth + k * p.width), p.width
-            if j < lying:
-                strip, b_step = address(b, b_at + k * step(b, 2) + j), step(b, 2)
-            target, target_row = to + j * p.item, ldc
-            if j >= whole:
-                target, target_row = address(work, sums + j), p.columns
-            if j == 0:  # memory that is soon read and not yet in L2
-                ahead, stride = next_a + k * step(a, 3) * p.item, a_stride
-            else:
-                ahead, stride = next_b, b_stride
-                next_b += count * b_stride * p.item
-            strided_tile(zero, rows, panel, a_step, a_row, strip, b_step, count, target,
-                         target_row, resume, ahead, stride)  # fmt: skip
-        resume = 1
+    panel, a_step, a_row = address(a, a_at), step(a, 3), step(a, 2)
+    if not right:
+        if step(a, 2) == 1:
+            copy_rows(zero, address(work, base), rows, panel, a_step, depth, rows)
+        else:
+            _pack(work, base, rows, a, a_at, step(a, 3), step(a, 2), depth, rows, p.lanes)
+        panel, a_step, a_row = address(work, base), rows, 1
+    asks, first, apart, a_stride = _asks_for_a(a, depth, p)
+    next_a += first
+    asks_c = asks + (p.panel if p.asks_for_sums else 0)
+    c_stride = (columns + depth - 1) // depth
+    for j in range(0, columns, p.width):
+        strip, b_step = address(work, base + p.b_at + j * depth), p.width
+        if j < lying:
+            strip, b_step = address(b, b_at + j), step(b, 2)
+        target, target_row = to + j * p.item, ldc
+        if j >= whole:
+            target, target_row = address(work, sums + j), p.columns
+        tile = j // p.width
+        if tile < asks:  # memory that is soon read and not yet in L2
+            ahead, stride = next_a + tile * apart, a_stride
+        elif tile < asks_c:
+            ahead, stride = next_c + (tile - asks) * ldc * p.item, c_stride
+        else:
+            ahead, stride = next_b, b_stride
+            next_b += depth * b_stride * p.item
+        strided_tile(zero, rows, panel, a_step, a_row, strip, b_step, depth, target,
+                     target_row, resume, ahead, stride)  # fmt: skip
 
 
 @helper
@@ -383,17 +272,14 @@ def _pack(work, to, width, source, start, depth_step, step, depth, count, lanes)
 
 @helper
 def _add_parts(row, y, work, bias, p):
-    """Adds the parts of a block of rows in order, and writes them."""
-    down = (y.shape[1] + p.rows - 1) // p.rows
-    n, i0 = row // down, row % down * p.rows
-    rows, J = min(p.rows, y.shape[1] - i0), y.shape[2]
-    first = p.parts_at + (n * p.parts * y.shape[1] + i0) * p.columns
-    for i in range(rows):
-        row = first + i * p.columns
-        for part in range(1, p.parts):
-            add_row(work, row, work, row + part * y.shape[1] * p.columns, J)
-    _add_bias(work, first, bias, i0, rows, 0, J, p)
-    _write(y, n * step(y, 0) + i0 * step(y, 1), work, first, p.columns, rows, J, p)
+    """Adds the parts of a row of sums in order, and writes them."""
+    _, I, J = y.shape
+    n, i = row // I, row % I
+    first = p.parts_at + (n * p.parts * I + i) * p.columns
+    for part in range(1, p.parts):
+        add_row(work, first, work, first + part * I * p.columns, J)
+    _add_bias(work, first, bias, i, 1, 0, J, p)
+    _write(y, n * step(y, 0) + i * step(y, 1), work, first, p.columns, 1, J, p)
 
 
 @helper

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from .jit import helper
 from .microkernel import ROWS, VECTORS, Tile
-from .vectors import const, pointer
+from .vectors import Emitter, const, pointer
 
 #: Rows of A that share a pointer: the others are one or two strides behind it, which the address
 #: of a load may add.  A pointer for each would take more registers than there are.
@@ -100,6 +100,29 @@ def address(typing, array, offset):
         return builder.ptrtoint(at, const(0).type)
 
     return types.intp(array, types.intp), generate
+
+
+@intrinsic
+def copy_rows(typing, zero, target, target_step, source, source_step, rows, count):
+    """``rows`` rows of at most ROWS numbers between addresses; the steps count elements.
+
+    The masks are made once: a loop over single rows would make them, and branch, for each.
+    """
+
+    def generate(context, builder, signature, arguments):
+        zero, target, target_step, source, source_step, rows, count = arguments
+        e = Emitter(builder, signature.args[0])
+        target, source = (builder.inttoptr(at, zero.type.as_pointer()) for at in (target, source))
+        masks = [e.first_lanes(builder.sub(count, const(at))) for at in range(0, ROWS, e.lanes)]
+        with cgutils.for_range(builder, rows) as loop:
+            read = builder.gep(source, [builder.mul(loop.index, source_step)])
+            write = builder.gep(target, [builder.mul(loop.index, target_step)])
+            for i, mask in enumerate(masks):
+                at = const(i * e.lanes)
+                e.masked_store(e.masked_load(e.at(read, at), mask), e.at(write, at), mask)
+        return context.get_dummy_value()
+
+    return types.void(zero, *[types.intp] * 6), generate
 
 
 @intrinsic
