@@ -50,6 +50,21 @@ NARROW = [
     (2, 30, 30, 30, (3, 2), (3, 3), 2, 1, 4),
 ]
 
+#: the same, of more channels than a vector holds, in groups that fill vectors, share them or leave
+#: lanes over, and dilated beyond the image: what channels-last images are cut into
+MANY = [
+    (1, 35, 35, 35, (13, 23), (3, 3), 1, 1, 1),
+    (2, 35, 35, 35, (13, 22), (3, 3), 2, 1, 0),
+    (1, 130, 130, 130, (5, 6), (3, 3), 1, 1, 2),
+    (1, 20, 20, 20, (3, 4), (3, 3), 1, 5, 5),
+    (1, 20, 20, 20, (17, 20), (3, 3), 1, 3, 3),
+    (2, 24, 24, 8, (9, 17), (3, 3), 2, 1, 1),
+    (2, 64, 64, 16, (9, 9), (3, 3), 1, 1, 1),
+    (1, 24, 24, 3, (9, 8), (3, 3), 1, 1, 1),
+    (1, 16, 32, 8, (9, 8), (3, 3), 2, 1, 1),
+    (1, 32, 16, 8, (9, 8), (3, 3), 1, 1, 1),
+]
+
 
 def taps(shape, window, stride, dilation, padding, out):
     """For every tap of the window: (tap, slices of the outputs, slices of the inputs it reads)."""
@@ -103,7 +118,7 @@ def numba():
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
-@pytest.mark.parametrize("shape", SHAPES + NARROW, ids=str)
+@pytest.mark.parametrize("shape", SHAPES + NARROW + MANY, ids=str)
 def test_every_layout_gives_the_direct_sum(shape, dtype):
     x, w, dy, options = problem(shape, dtype)
     assert gr.plan("conv", x, w, **options).algorithm == "depthwise"
@@ -113,13 +128,16 @@ def test_every_layout_gives_the_direct_sum(shape, dtype):
     for found, exact in zip(gr.conv_backward(dy, x, w, **options), (*expected[1:], bias)):
         assert_close(found, exact, dtype)
     options["layout"] = "channels_last"
-    assert_close(first(gr.conv(last(x), w, **options)), expected[0], dtype)
+    b = np.arange(len(w), dtype=dtype)
+    assert_close(first(gr.conv(last(x), w, b, **options)), expected[0] + b[:, None, None], dtype)
     dx, dw, db = gr.conv_backward(last(dy), last(x), w, **options)
     for found, exact in zip((first(dx), dw, db), (*expected[1:], bias)):
         assert_close(found, exact, dtype)
 
 
-@pytest.mark.parametrize("shape", [*SHAPES[:3], SHAPES[9], SHAPES[11], *NARROW], ids=str)
+@pytest.mark.parametrize(
+    "shape", [*SHAPES[:3], SHAPES[9], SHAPES[11], *NARROW, *MANY], ids=str
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("value", (np.inf, np.nan))
 def test_padding_is_not_multiplied(shape, value):
@@ -148,18 +166,50 @@ def test_narrow_planes_give_the_bits_of_wide_ones(shape, dtype):
     assert np.array_equal(y, gr.conv(wide, w, **options)[..., : y.shape[-1]])
 
 
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[10]], ids=str)
-def test_threads_do_not_change_a_bit(shape):
+@pytest.mark.parametrize("shape", [SHAPES[10], MANY[0], MANY[5]], ids=str)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_infinite_pixels_show_only_where_they_are_read(shape):
+    """Beyond the last dy there is nothing to multiply an infinite pixel with, not zero."""
+    x, w, dy, options = problem(shape, "float32")
+    x[0, 1, :, -1], x[0, 0, -1] = np.inf, -np.inf
+    expected = direct(x, w, dy, shape)
+    for layout, give in (("channels_first", np.array), ("channels_last", last)):
+        dw = gr.conv_backward(give(dy), give(x), w, need=("w",), layout=layout, **options)[1]
+        assert_close(dw, expected[2], "float32")
+
+
+@pytest.mark.parametrize("layout", ("channels_first", "channels_last"))
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[10], MANY[0], MANY[6]], ids=str)
+def test_threads_do_not_change_a_bit(shape, layout):
     if gr.config.threads == 1 or available_threads() < 2:
         pytest.skip("one thread only")
     shape = (3, *shape[1:4], (40, 41), *shape[5:])  # enough work for a parallel region
     x, w, dy, options = problem(shape, "float32")
+    if layout == "channels_last":
+        x, dy, options["layout"] = last(x), last(dy), layout
     results = []
     for threads in (1, 2):
         with gr.config(threads=threads):
             results.append((gr.conv(x, w, **options), *gr.conv_backward(dy, x, w, **options)))
     for one, two in zip(*results):
         assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("stride, dilation", ((1, 1), (1, 2), (2, 1)))
+def test_channels_last_windows_of_several_planes(stride, dilation):
+    """A third axis is summed plane by plane of the window, in groups as without them."""
+    rng = np.random.default_rng(4)
+    x, w = rng.standard_normal((2, 5, 9, 10, 24)), rng.standard_normal((24, 2, 3, 3, 3))
+    options = {"groups": 12, "padding": 1, "layout": "channels_last", "stride": stride,
+               "dilation": dilation}  # fmt: skip
+    assert gr.plan("conv", x, w, **options).algorithm == "depthwise"
+    y = gr.conv(x, w, **options)
+    dy = rng.standard_normal(y.shape)
+    found = (y, *gr.conv_backward(dy, x, w, **options))
+    with gr.config(backend="reference"):
+        wanted = (gr.conv(x, w, **options), *gr.conv_backward(dy, x, w, **options))
+    for one, other in zip(found, wanted):
+        assert_close(one, other, "float64")
 
 
 def test_reversed_and_spread_rows_are_served():

@@ -17,7 +17,7 @@ BLOCKS = [
     ((2, 3, 61, 59), (40, 3, 11, 11), {"stride": 4, "padding": 2}),
     ((2, 4, 33, 35), (12, 2, 3, 3), {"stride": (2, 3), "dilation": (3, 2), "groups": 2}),
     ((9, 170, 1, 1), (5, 170, 1, 1), {}),
-    ((4, 50, 13, 13), (48, 50, 1, 1), {"stride": 2}),
+    ((4, 50, 13, 13), (48, 50, 2, 2), {"stride": 2}),
 ]
 
 #: small images, of which the forward pass (and, at stride 1, dx) is a sum along channels
@@ -27,6 +27,15 @@ SMALL = [
     ((2, 30, 3, 4, 5), (15, 30, 2, 3, 2), {"padding": (1, 0, 1)}),
     ((3, 64, 7, 7), (60, 32, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
     ((9, 170, 1, 1), (5, 170, 1, 1), {}),
+]
+
+#: large images whose output channels fill vectors: channels-last targets are summed along them
+LAST = [
+    ((3, 3, 40, 45), (32, 3, 3, 3), {"padding": 1}),
+    ((2, 3, 61, 59), (48, 3, 11, 11), {"stride": 4, "padding": 2}),
+    ((2, 4, 33, 35), (32, 2, 3, 3), {"stride": (2, 3), "dilation": (3, 2), "groups": 2}),
+    ((2, 1, 900), (16, 1, 7), {"padding": 3}),  # pieces of a row
+    ((2, 2, 9, 12, 11), (16, 2, 3, 2, 3), {"padding": (1, 0, 2), "stride": (1, 2, 1)}),
 ]
 
 
@@ -92,6 +101,55 @@ def test_small_images_are_summed_exactly_in_every_layout(x_shape, w_shape, optio
         gr.conv(x, turned, b, out=into[..., ::2], **options)
         assert error(into[..., ::2], y) < most
         assert (into[..., 1::2] == 7).all()
+
+
+@pytest.mark.parametrize("x_shape, w_shape, options", LAST)
+@pytest.mark.parametrize("dtype, most", (("float32", 1e-6), ("float64", 1e-14)))
+def test_channels_last_results_are_exact_in_arrays_of_any_strides(x_shape, w_shape, options, dtype, most):
+    x, w, dy, exact_dw = data(x_shape, w_shape, options, dtype)
+    b = np.random.default_rng(5).standard_normal(len(w)).astype(dtype)
+    x_last, dy_last = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
+    with gr.config(backend="reference"):
+        exact = gr.conv(*(a.astype(float) for a in (x, w, b)), **options)
+    with gr.config(backend="numba"):
+        y = gr.conv(x, w, b, **options)
+        last = gr.conv(x_last, w, b, layout="channels_last", **options)
+        assert error(y, exact) < most
+        assert error(np.moveaxis(last, -1, 1), exact) < most
+        # a target that is a part of wider rows and planes, a source whose rows lie apart
+        inside = np.full([n + 2 for n in last.shape[:-1]] + [last.shape[-1] + 16], 7.0, dtype)
+        box = inside[(slice(1, -1),) * (inside.ndim - 1) + (slice(len(w)),)]
+        wide = np.repeat(x_last, 2, axis=-2)[..., ::2, :]
+        gr.conv(wide, w, b, layout="channels_last", out=box, **options)
+        np.testing.assert_array_equal(box, last)
+        inside[(slice(1, -1),) * (inside.ndim - 1) + (slice(len(w)),)] = 7
+        assert (inside == 7).all()
+        one = dw_of(x_last, w, dy_last, options, layout="channels_last")
+        box[...] = dy_last
+        apart = dw_of(wide, w, box, options, layout="channels_last")
+        assert error(one, exact_dw) < 4 * most
+        np.testing.assert_array_equal(apart, one)
+        _, both, db = gr.conv_backward(dy_last, x_last, w, need=("w", "b"),
+                                       layout="channels_last", **options)  # fmt: skip
+        np.testing.assert_array_equal(both, one)
+        exact_db = dy.astype(float).sum(axis=(0, *range(2, dy.ndim)))
+        assert error(db, exact_db) < 4 * most
+
+
+@pytest.mark.parametrize("value", (np.inf, np.nan))
+def test_padding_is_not_multiplied_into_channels_last_results(value):
+    options = {"padding": 1}
+    x, w, _, _ = data((2, 3, 20, 45), (32, 3, 3, 3), options, "float32")
+    w[3, 2, 0, 0] = value
+    with gr.config(backend="reference"), np.errstate(invalid="ignore"):
+        wanted = gr.conv(x.astype(float), w.astype(float), **options)
+    with gr.config(backend="numba"):
+        last = gr.conv(np.ascontiguousarray(np.moveaxis(x, 1, -1)), w, layout="channels_last",
+                       **options)  # fmt: skip
+    actual, finite = np.moveaxis(last, -1, 1), np.isfinite(wanted)
+    assert finite.any() and not finite.all()
+    np.testing.assert_array_equal(actual[~finite], wanted[~finite])
+    np.testing.assert_allclose(actual[finite], wanted[finite], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("x_shape, w_shape, options", SMALL)

@@ -231,6 +231,23 @@ def test_the_error_of_dw_hardly_grows_with_the_number_of_pixels():
     assert error(found, exact) < 3e-6
 
 
+@pytest.mark.parametrize("dtype, bound", [("float32", 3e-6), ("float64", 1e-14)])
+def test_many_weights_are_summed_part_by_part(dtype, bound):
+    generator, options = np.random.default_rng(2), {"padding": 1}
+    x = generator.standard_normal((4, 300, 13, 13)).astype(dtype)
+    w = np.zeros((650 if dtype == "float32" else 330, 300, 3, 3), dtype)
+    plan = gr.plan("conv_dw", x, w, **options)
+    assert plan.algorithm == "winograd" and plan.program.layout.rows < len(w)
+    dy = generator.standard_normal((4, len(w), 13, 13)).astype(dtype)
+    with gr.config(precision="strict"):
+        exact = gr.conv_backward(dy.astype(float), x.astype(float), w.astype(float), need="w",
+                                 **options)[1]  # fmt: skip
+    found = gr.conv_backward(dy, x, w, need="w", **options)[1]
+    assert error(found, exact) < bound
+    with gr.config(threads=1):
+        np.testing.assert_array_equal(gr.conv_backward(dy, x, w, need="w", **options)[1], found)
+
+
 def test_what_would_not_gain_goes_another_way():
     x, w, options = arrays("same")
 

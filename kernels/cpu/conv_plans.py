@@ -59,10 +59,9 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
                     return found
         if operation == "conv_dw":
             general = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
+            made = general(made, g, dtype, settings)
         else:
-            few = pixel_conv.serves(g, dtype, operation == "conv_forward")
-            general = _pixel_conv if few else _implicit_gemm
-        made = general(made, g, dtype, settings)
+            made = _general(made, g, dtype, settings)
     if depthwise.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
@@ -77,7 +76,7 @@ def _far(g) -> bool:
 
 def _depthwise(other, g, dtype, settings):
     """``other`` serves arrays in a layout that the depthwise kernels do not know."""
-    size = depthwise.workspace_elements(g, dtype, other.threads) * ITEMSIZE[dtype]
+    size = depthwise.workspace_elements(g, other.operation, dtype, other.threads) * ITEMSIZE[dtype]
     if not affords(settings, size):
         return other
     built = depthwise.build(g, other.operation, dtype)
@@ -223,12 +222,22 @@ _CHOICES = (
 )
 
 
+def _general(made, g, dtype, settings):
+    """Vectors along channels, or along pixels and channels where targets are channels-last."""
+    forward, found = made.operation == "conv_forward", None
+    small = pixel_conv.serves(g, dtype, forward)
+    if small or pixel_conv.serves_last(g, dtype, forward):
+        found = _pixel_conv(made, g, dtype, settings)
+    return found if small and found else _implicit_gemm(made, g, dtype, settings, last=found)
+
+
 def _pixel_conv(made, g, dtype, settings):
+    """None where there is no room for it."""
     built = pixel_conv.build(g, dtype, made.threads, made.operation == "conv_forward")
     size = built.size * ITEMSIZE[dtype]
     most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
     if size > most:
-        return _implicit_gemm(made, g, dtype, settings)
+        return None
     p = built.product
     blocking = {"columns": p.tile, "images": p.images,
                 "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
@@ -265,8 +274,11 @@ def _weight_gradient(made, g, dtype, settings):
 
 
 @lru_cache(maxsize=4096)
-def _implicit_gemm(made, g, dtype, settings, flat=True):
-    """``flat``: a window of 1 may take every image as one row, if the arrays' strides allow it."""
+def _implicit_gemm(made, g, dtype, settings, flat=True, last=None):
+    """``flat``: a window of 1 may take every image as one row, if the arrays' strides allow it.
+
+    ``last`` is the plan for targets whose channels lie side by side, if it is another.
+    """
     flat = flat and _one_to_one(g)
     seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
@@ -279,7 +291,7 @@ def _implicit_gemm(made, g, dtype, settings, flat=True):
     if settings.workspace_limit is not None:
         budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
     built = implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
-                                made.threads, max(budget, 1), flat)  # fmt: skip
+                                made.threads, max(budget, 1), flat, last is None)  # fmt: skip
     size = built.size * item
     if not affords(settings, size):
         return made  # the direct loops need none
@@ -287,6 +299,8 @@ def _implicit_gemm(made, g, dtype, settings, flat=True):
     blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": s.images,
                 "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
     otherwise = partial(_implicit_gemm, made, g, dtype, settings, False) if flat else None
+    if last is not None:
+        otherwise = lambda: last  # noqa: E731
     return replace(made, algorithm="implicit_gemm", workspace_bytes=size, blocking=blocking,
                    program=built, otherwise=otherwise)  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from . import channel_filters, channel_planes
 from . import depthwise_last as last
 from . import narrow_filters
 from . import narrow_planes as narrow
@@ -31,10 +32,15 @@ def serves(g) -> bool:
     return TARGET is not None and small and g.groups > 1 and few and stride_of(g) is not None
 
 
-def workspace_elements(g, dtype, threads) -> int:
+def workspace_elements(g, operation, dtype, threads) -> int:
     """The sums of dw, or the weights of a channels-last call: whichever is more."""
-    channels = -(-g.in_channels // LANES[dtype]) * LANES[dtype]
-    return (g.taps + 1) * max(channels, threads * LANES[dtype])
+    channels, stride = -(-g.in_channels // LANES[dtype]) * LANES[dtype], stride_of(g)
+    size = (g.taps + 1) * max(channels, threads * LANES[dtype])
+    if not channel_planes.serves(g, stride, dtype):
+        return size
+    if operation == "conv_dw":
+        return max(size, channel_filters.workspace_elements(g, dtype))
+    return max(size, channel_planes.workspace_elements(g, operation, dtype, threads))
 
 
 class Program(NamedTuple):
@@ -44,6 +50,7 @@ class Program(NamedTuple):
     stride: int
     before: tuple  # padding; at stride 1 dx is the forward pass with the window turned round
     narrow: object  # the kernel of narrow_planes.py or narrow_filters.py for such planes, or None
+    last: object  # of channel_planes.py or channel_filters.py, for channels-last images, or None
     blocking: dict
 
 
@@ -53,11 +60,15 @@ def build(g, operation, dtype) -> Program:
     if stride == 1 and operation == "conv_dx":
         axes = zip(g.window, g.dilation, g.before)
         before = tuple((size - 1) * dilation - before for size, dilation, before in axes)
+    module, side_by_side = channel_filters if operation == "conv_dw" else channel_planes, None
+    if channel_planes.serves(g, stride, dtype):
+        side_by_side = module.build(g, stride, operation, dtype)
     way = narrow.way(g, stride, operation, dtype)
     if way is None:
-        return Program(g, stride, before, None, {"rows": BLOCK[1], "piece": (PIECE, PIECE)})
+        blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
+        return Program(g, stride, before, None, side_by_side, blocking)
     kernels = narrow_filters.KERNELS if operation == "conv_dw" else narrow.KERNELS
-    return Program(g, stride, before, kernels[way], narrow.blocking(way))
+    return Program(g, stride, before, kernels[way], side_by_side, narrow.blocking(way))
 
 
 def run(v, u, w, b, plan, workspace) -> bool:
@@ -75,6 +86,10 @@ def run(v, u, w, b, plan, workspace) -> bool:
         else:
             kernel = planes if stride == 1 else planes_down if forward else planes_up
             kernel(dtype, threads, v, u, w, b, g.dilation, p.before, threads)
+        return True
+    if p.last and _channels_side_by_side(v, u):
+        p.last.kernel(dtype, threads, v, u, w, b, p.last.order, g.dilation, p.before,
+                      workspace.view(dtype), threads)  # fmt: skip
         return True
     if not _channels_lie(g, v, u, b):
         return False
@@ -95,6 +110,10 @@ def dw(dw, db, dy, x, plan, workspace) -> bool:
             kernel(dtype, plan.threads, dw, db, dy, x, work, g.dilation, g.before, g.groups,
                    plan.threads)  # fmt: skip
         return True
+    if p.last and _channels_side_by_side(x, dy):
+        p.last.kernel(dtype, plan.threads, dw, db, dy, x, p.last.order, g.dilation, g.before, work,
+                      g.groups, p.last.parts)  # fmt: skip
+        return work[0] == 0
     if not _channels_lie(g, x, dy, db):
         return False
     last.filters(dtype, plan.threads, dw, db, dy, x, work, stride, g.dilation, g.before)
@@ -112,7 +131,11 @@ def _channels_lie(g, x, y, b):
     """Are these channels-last images of a depthwise convolution without a multiplier?"""
     return (g.groups == g.in_channels == g.out_channels
             and (b.size == 0 or b.strides[0] == b.itemsize or b.size == 1)
-            and all(a.strides[1] == a.itemsize or a.shape[1] == 1 for a in (x, y)))  # fmt: skip
+            and _channels_side_by_side(x, y))  # fmt: skip
+
+
+def _channels_side_by_side(*arrays):
+    return all(a.strides[1] == a.itemsize or a.shape[1] == 1 for a in arrays)
 
 
 def _rows_lie(a):

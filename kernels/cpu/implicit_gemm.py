@@ -74,12 +74,15 @@ class Program:
     used: np.ndarray  # source phases in the buffer
     pads: bool
     flat: bool  # every image as one row: a window of 1 needs no other axes
+    last: bool  # also for targets whose channels lie side by side
     size: int  # of the workspace, in elements
 
 
-def build(axes, source, batch, groups, rows, channels, dtype, threads, budget, flat=False) -> Program:
+def build(axes, source, batch, groups, rows, channels, dtype, threads, budget, flat=False,
+          last=True) -> Program:  # fmt: skip
     """``source`` is the source's size; ``rows`` and ``channels`` are those of one group.
 
+    ``last`` tells whether to serve targets whose channels lie side by side.
     ``budget`` is the number of bytes that all threads' buffers may take together.
     """
     columns, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
@@ -100,7 +103,7 @@ def build(axes, source, batch, groups, rows, channels, dtype, threads, budget, f
         threads, lanes, packed_at, slots_at, slot, temp_at, temp,
     )  # fmt: skip
     size = slots_at + threads * slot
-    return Program(s, product, table, phases, taps, used, pads(axes, source), flat, size)
+    return Program(s, product, table, phases, taps, used, pads(axes, source), flat, last, size)
 
 
 def _tables(axes, used, s):
@@ -119,9 +122,11 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     """v = u convolved with w (G, rows, channels, T, R, S) + bias.
 
     False, and nothing written, if a weight is not finite and would be multiplied with padding, or
-    if the program is for images in one row and these are not.
+    if the program is for images in one row and these are not, or not for channels-last targets.
     """
     dtype, program = v.dtype, plan.program
+    if not program.last and v.strides[1] == v.itemsize:
+        return False
     if program.flat:
         v, u = in_one_row(v), in_one_row(u)
         if v is None or u is None:

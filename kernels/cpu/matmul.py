@@ -19,13 +19,13 @@ def matmul(y, a, b, bias, geometry, plan, workspace):
     matrix = NO_BIASES[dtype] if bias is None else bias[None]
     threads = plan.threads
     while plan is not None and plan.algorithm != "direct":
-        if product(y, a, b, matrix, plan, workspace):
+        if product(plan, y, a, b, matrix, workspace):
             return
         plan, workspace = plans.otherwise(plan)
     sums_of_rows(dtype, threads, y, a, b, NO_BIAS[dtype] if bias is None else bias)
 
 
-def product(y, a, b, bias, plan, workspace) -> bool:
+def product(plan, y, a, b, bias, workspace) -> bool:
     """The same on tiles, with a bias (I or 1, J or 1); False, and y is to be computed otherwise,
 
     if the tiles' arithmetic is not for such data.

@@ -4,16 +4,16 @@
 
 The weights are packed once and stay in the cache.  A thread takes a few hundred pixels at a time:
 copies what they read of x, padded, sums up to ROWS pixels at once with the tile of
-pixel_tile.py, and transposes the sums into y.  Where vectors run along pixels instead
-(implicit_gemm.py) the ends of rows are computed for nothing, which costs most where rows are short;
-here it is lanes without an output channel.
+pixel_tile.py, and transposes the sums into y, unless its channels lie side by side: then sums are
+what is to be written.  Where vectors run along pixels instead (implicit_gemm.py) the ends of rows
+are computed for nothing, which costs most where rows are short; here it is lanes without an output
+channel.
 """
 
 from __future__ import annotations
 
 import math
-import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,13 +23,14 @@ from .blocks import BLOCKS, Blocks, fill
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS
-from .pixel_blocks import WHOLE, copies, cut, offsets
+from .pixel_blocks import WHOLE, beside, copies, cut, tables
 from .pixel_tile import pixel_tile
+from .strided_tile import address
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, copy_row, fill_row, finite_row
 
 #: Bytes of a block's sums in the columns of one tile.
-BLOCK_BYTES = 50 * 1024
+BLOCK_BYTES = 100 * 1024
 
 #: More weights of a group than this do not stay in the cache.
 WEIGHTS = 1 << 16
@@ -37,6 +38,10 @@ WEIGHTS = 1 << 16
 
 #: What is left of the vectors' use after sums have been transposed into the target.
 GAIN = 0.9
+
+#: Steps of a sum beside which that is little, where else a source with a stride of more than 2
+#: would be read element by element.
+LONG = 300
 
 
 class Product(NamedTuple):
@@ -54,7 +59,7 @@ class Product(NamedTuple):
     block_d: int
     block_h: int
     block_w: int
-    stride_d: int
+    stride_d: int  # in the padded source
     stride_h: int
     stride_w: int
     pads: int
@@ -75,6 +80,7 @@ class Program:
     places: np.ndarray  # offset in the copy of the source of each pixel of a block
     steps: np.ndarray  # and of each (channel, tap)
     size: int  # of the workspace, in elements
+    beside: Program | None  # for a source whose channels lie side by side
 
 
 def serves(g, dtype, forward) -> bool:
@@ -92,13 +98,34 @@ def serves(g, dtype, forward) -> bool:
     run = (size[0] * size[1] - 1) * (size[2] + reach) + size[2]
     used = math.prod(size) / (-(-run // COLUMNS[dtype]) * COLUMNS[dtype])
     lanes = rows / (-(-rows // LANES[dtype]) * LANES[dtype])
+    if forward and g.stride[2] > 2 and g.taps * g.in_channels // g.groups >= LONG:
+        return lanes >= GAIN
     if g.taps == 1 and math.prod(size) >= COLUMNS[dtype]:
         return False  # rows run into one another there
     return used < GAIN * lanes
 
 
+def serves_last(g, dtype, forward) -> bool:
+    """Are weights few, and lanes full, so that it is ahead wherever targets are channels-last?"""
+    if not forward and g.stride != (1, 1, 1):
+        return False
+    rows = (g.out_channels if forward else g.in_channels) // g.groups
+    few = 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS
+    return few and g.taps > 1 and g.batch > 0 and rows % LANES[dtype] == 0
+
+
 def build(g, dtype, threads, forward) -> Program:
     """For ConvGeometry ``g``; its dx where not ``forward``, which must have stride 1."""
+    channels = (g.in_channels if forward else g.out_channels) // g.groups
+    planes = _build(g, dtype, threads, forward, 1)
+    if g.groups > 1 or channels == 1:
+        return planes
+    pixels = _build(g, dtype, threads, forward, channels)
+    return replace(planes, beside=pixels, size=max(planes.size, pixels.size))
+
+
+def _build(g, dtype, threads, forward, within):
+    """``within``: channels that lie side by side in the source."""
     lanes = LANES[dtype]
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     source, target, lead = g.size, g.out, g.before
@@ -110,24 +137,22 @@ def build(g, dtype, threads, forward) -> Program:
     limit = BLOCK_BYTES // (ITEMSIZE[dtype] * columns)
     shared = g.batch * math.prod(target) // (4 * threads)
     images, block = cut(g.batch, target, max(1, min(limit, max(shared, 4 * ROWS))))
-    s = copies(g, channels, lead, target, images, block, lanes)
-    rises = (s.area, s.row, 1)
-    places = offsets((images, *block), (s.volume, *map(operator.mul, g.stride, rises)))
-    taps = [apart * rise for apart, rise in zip(g.dilation, rises)]
-    steps = offsets((channels, *g.window), (s.plane, *taps)).reshape(channels, -1)
-    steps = steps.ravel() if forward else steps[:, ::-1].ravel()
+    s = copies(g, channels, lead, target, images, block, lanes, within)
+    places, steps = tables(g, channels, images, block, s, within)
+    if not forward:
+        steps = steps.reshape(channels, -1)[:, ::-1].ravel()
     reach = [(n - 1) * apart for n, apart in zip(g.window, g.dilation)]
     pads = any(before > 0 or (n - 1) * stride + more - before >= held
                for before, n, stride, more, held in zip(lead, target, g.stride, reach, source))
     packed_at = g.groups * width
     slots_at = packed_at * (1 + steps.size)
-    sums_at = channels * s.plane
+    sums_at = s.channels * s.plane
     slot = sums_at + columns * (places.size + lanes)
     product = Product(
-        rows, width, COLUMNS[dtype], lanes, steps.size, *target, images, *block, *g.stride,
-        int(pads), threads, packed_at, slots_at, slot, sums_at,
+        rows, width, COLUMNS[dtype], lanes, steps.size, *target, images, *block, *g.stride[:2],
+        g.stride[2] * within, int(pads), threads, packed_at, slots_at, slot, sums_at,
     )  # fmt: skip
-    return Program(s, product, places, steps, slots_at + threads * slot)
+    return Program(s, product, places, steps, slots_at + threads * slot, None)
 
 
 def run(v, u, w, bias, plan, workspace) -> bool:
@@ -135,7 +160,11 @@ def run(v, u, w, bias, plan, workspace) -> bool:
 
     False, and nothing written, if a weight is not finite and would be multiplied with padding.
     """
-    p = plan.program
+    p, pixels = plan.program, None
+    if p.beside is not None:
+        pixels = beside(u)
+    if pixels is not None:
+        u, p = pixels, p.beside
     work, broken = workspace.view(v.dtype), np.zeros(1, np.int64)
     convolve(v.dtype, plan.threads, v, broken, u, w, bias, work, p.places, p.steps, WHOLE,
              p.blocks, p.product)  # fmt: skip
@@ -213,29 +242,51 @@ def _block(v, u, work, places, steps, whole, buffer, g, n0, d0, h0, w0, s, p):
          h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
     to = (n0 * step(v, 0) + g * p.rows * step(v, 1) + d0 * step(v, 2) + h0 * step(v, 3)
           + w0 * step(v, 4))  # fmt: skip
-    pixels = images * depth * height * width
-    tiles = (pixels + ROWS - 1) // ROWS
-    sums = buffer + p.sums_at
+    sums, apart = buffer + p.sums_at, step(v, 4)
+    if step(v, 3) == width * apart:  # rows that lie behind one another
+        width, height = width * height, 1
+        if depth == 1 or step(v, 2) == width * apart:
+            width, depth = width * depth, 1
+            if step(v, 0) == width * apart:
+                width, images = width * images, 1
     for k in range(0, p.rows, p.tile):
         columns = min(p.tile, p.width - k)
-        weights = p.packed_at + (g * p.width + k) * p.depth
-        for i in range(tiles):  # of about the same height
-            first, end = i * pixels // tiles, (i + 1) * pixels // tiles
-            pixel_tile(end - first, columns // p.lanes, work, buffer, places, first, steps,
-                       p.depth, work, weights, columns, work, sums + first * columns, columns,
-                       work, g * p.width + k, 0)  # fmt: skip
-        _write(v, to + k * step(v, 1), work, sums, columns, min(columns, p.rows - k), images,
-               depth, height, width, p)  # fmt: skip
+        if step(v, 1) != 1 or p.rows < p.width:
+            _sum(work, 0, images * depth * height * width, address(work, sums), columns, columns,
+                 buffer, places, steps, g * p.width + k, p)  # fmt: skip
+            _write(v, to + k * step(v, 1), work, sums, columns, min(columns, p.rows - k), images,
+                   depth, height, width, p)  # fmt: skip
+            continue
+        first = 0
+        for i in range(images):
+            for z in range(depth):
+                for y in range(height):
+                    at = to + k + i * step(v, 0) + z * step(v, 2) + y * step(v, 3)
+                    _sum(work, first, width, address(v, at), apart, columns, buffer, places, steps,
+                         g * p.width + k, p)  # fmt: skip
+                    first += width
+
+
+@helper
+def _sum(work, first, pixels, to, apart, columns, buffer, places, steps, k, p):
+    """The sums of ``pixels`` pixels in ``columns`` channels from k on, which is of all groups.
+
+    They go to the address ``to``, those of pixels ``apart`` from one another.
+    """
+    zero = work.dtype.type(0)
+    weights, bias = address(work, p.packed_at + k * p.depth), address(work, k)
+    tiles = (pixels + ROWS - 1) // ROWS
+    for i in range(tiles):  # of about the same height
+        begin, end = i * pixels // tiles, (i + 1) * pixels // tiles
+        pixel_tile(zero, end - begin, columns // p.lanes, address(work, buffer),
+                   address(places, first + begin), address(steps, 0), p.depth, weights, columns,
+                   to + begin * apart * work.itemsize, apart, bias, 0)  # fmt: skip
 
 
 @helper
 def _write(v, to, work, sums, columns, rows, images, depth, height, width, p):
     """The sums of ``rows`` channels, [pixel][column], to the target."""
     k_step, w_step = step(v, 1), step(v, 4)
-    if w_step == 1 and width == step(v, 3):  # whole rows lie behind one another
-        width, height = width * height, 1
-        if width == step(v, 2):
-            width, depth = width * depth, 1
     for i in range(images):
         for z in range(depth):
             for y in range(height):

@@ -3,8 +3,9 @@
     dw[k, (c, tap)] = sum over pixels of dy[k, pixel] * x[c, pixel + tap]
 
 Vectors run along k.  A thread takes a few hundred pixels at a time: copies what they read of x,
-padded, transposes their dy, and multiplies the two with the tile of pixel_tile.py, which
-broadcasts x from where it lies, so that no column matrix exists, not even a block of one.
+padded, transposes their dy, unless its channels lie side by side, and multiplies the two with the
+tile of pixel_tile.py, which broadcasts x from where it lies, so that no column matrix exists, not
+even a block of one.
 
 The pixels fall into parts, each with sums of its own, which are added in order at the end: how many
 parts there are depends on the geometry alone.
@@ -13,8 +14,7 @@ parts there are depends on the geometry alone.
 from __future__ import annotations
 
 import math
-import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,15 +25,16 @@ from .blocks import BLOCKS, Blocks, fill
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS
-from .pixel_blocks import WHOLE, copies, cut, offsets, pieces
+from .pixel_blocks import WHOLE, beside, copies, cut, pieces, tables
 from .pixel_tile import pixel_tile
 from .regions import pads
+from .strided_tile import address
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row, finite_row
 
 #: Bytes of a block's dy in the columns of one tile.  It need not fit the L1, which reads it in
 #: order; large blocks copy fewer rows of x twice.
-BLOCK_BYTES = 50 * 1024
+BLOCK_BYTES = 100 * 1024
 
 #: More (channel, tap, output channel) than this do not stay in the cache.
 WEIGHTS = 1 << 16
@@ -66,7 +67,7 @@ class Sums(NamedTuple):
     block_h: int
     block_w: int
     pixels: int
-    stride_d: int
+    stride_d: int  # in the padded copy of x
     stride_h: int
     stride_w: int
     parts: int  # of a group
@@ -89,6 +90,7 @@ class Program:
     steps: np.ndarray  # and of each pixel of a block
     pads: bool
     size: int  # of the workspace, in elements
+    beside: Program | None  # for x whose channels lie side by side
 
 
 def serves(g) -> bool:
@@ -98,36 +100,47 @@ def serves(g) -> bool:
 
 def build(axes, g, dtype, threads) -> Program:
     """For ConvGeometry ``g``, whose forward axes are ``axes``."""
+    planes = _build(axes, g, dtype, threads, 1)
+    if g.groups > 1 or g.in_channels == 1:
+        return planes
+    pixels = _build(axes, g, dtype, threads, g.in_channels)
+    return replace(planes, beside=pixels, size=max(planes.size, pixels.size))
+
+
+def _build(axes, g, dtype, threads, within):
+    """``within``: channels that lie side by side in x."""
     lanes, columns = LANES[dtype], COLUMNS[dtype]
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     width = -(-rows // lanes) * lanes
     limit = BLOCK_BYTES // (ITEMSIZE[dtype] * min(width, columns))
     images, block = cut(g.batch, g.out, limit)
-    s = copies(g, channels, g.before, g.out, images, block, lanes)
-    rises = (s.area, s.row, 1)
-    places = offsets((channels, *g.window), (s.plane, *map(operator.mul, g.dilation, rises)))
-    steps = offsets((images, *block), (s.volume, *map(operator.mul, g.stride, rises)))
+    s = copies(g, channels, g.before, g.out, images, block, lanes, within)
+    steps, places = tables(g, channels, images, block, s, within)
     blocks = -(-g.batch // images) * pieces(g.out, block)
     parts = max(1, min(blocks, PARTS, g.batch * g.out_plane // LEAST,
                        g.multiply_adds // g.groups // PART_WORK))  # fmt: skip
     zeros_at = g.groups * parts * places.size * width
     bias_at = zeros_at + columns
     slots_at = bias_at + g.groups * parts * width
-    dy_at = channels * s.plane
+    dy_at = s.channels * s.plane
     slot = dy_at + width * (steps.size + lanes)
     sums = Sums(
         rows, width, columns, lanes, places.size, -(-places.size // -(-places.size // ROWS)),
-        *g.out, images, *block, steps.size, *g.stride, parts, threads, zeros_at,
-        bias_at, slots_at, slot, dy_at,
+        *g.out, images, *block, steps.size, *g.stride[:2], g.stride[2] * within, parts, threads,
+        zeros_at, bias_at, slots_at, slot, dy_at,
     )  # fmt: skip
-    return Program(s, sums, places, steps, pads(axes, g.size), slots_at + threads * slot)
+    return Program(s, sums, places, steps, pads(axes, g.size), slots_at + threads * slot, None)
 
 
 def run(dw, db, dy, x, plan, workspace) -> bool:
     """dw, and db unless it is empty.
 
     False, and dw is to be computed otherwise, if it is not finite and padding may be why."""
-    p = plan.program
+    p, pixels = plan.program, None
+    if p.beside is not None:
+        pixels = beside(x)
+    if pixels is not None:
+        x, p = pixels, p.beside
     work, broken = workspace.view(dw.dtype), np.zeros(1, np.int64)
     reduce(dw.dtype, plan.threads, dw, db, broken, dy, x, work, p.places, p.steps, WHOLE, p.blocks,
            p.sums)  # fmt: skip
@@ -191,30 +204,50 @@ def _add_block(biased, dy, x, work, places, steps, whole, buffer, task, resume, 
          h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
     start = (n0 * step(dy, 0) + g * p.rows * step(dy, 1) + d0 * step(dy, 2) + h0 * step(dy, 3)
              + w0 * step(dy, 4))  # fmt: skip
+    apart = step(dy, 4)
+    if step(dy, 3) == width * apart:  # rows that lie behind one another
+        width, height = width * height, 1
+        if depth == 1 or step(dy, 2) == width * apart:
+            width, depth = width * depth, 1
+            if step(dy, 0) == width * apart:
+                width, images = width * images, 1
     for k in range(0, p.rows, p.tile):
         columns, to = min(p.tile, p.width - k), task * p.weights * p.width + k
-        packed = buffer + p.dy_at + k * p.pixels
-        _pack(work, packed, columns, dy, start + k * step(dy, 1), min(columns, p.rows - k),
-              images, depth, height, width, p)  # fmt: skip
-        if biased:
-            add_pixels(work, p.bias_at + task * p.width + k, packed, columns, pixels, columns,
-                       p.lanes)  # fmt: skip
-        for row in range(0, p.weights, p.panel):
-            at = to + row * p.width
-            pixel_tile(min(p.panel, p.weights - row), columns // p.lanes, work, buffer,
-                       places, row, steps, pixels, work, packed, columns,
-                       work, at, p.width, work, at if resume else p.zeros_at,
-                       p.width if resume else 0)  # fmt: skip
+        if biased or step(dy, 1) != 1 or p.rows < p.width:
+            packed = buffer + p.dy_at + k * p.pixels
+            _pack(work, packed, columns, dy, start + k * step(dy, 1), min(columns, p.rows - k),
+                  images, depth, height, width, p)  # fmt: skip
+            if biased:
+                add_pixels(work, p.bias_at + task * p.width + k, packed, columns, pixels, columns,
+                           p.lanes)  # fmt: skip
+            _add(work, to, columns, buffer, places, steps, 0, pixels, address(work, packed),
+                 columns, resume, p)  # fmt: skip
+            continue
+        first = 0
+        for i in range(images):
+            for z in range(depth):
+                for y in range(height):
+                    at = start + k + i * step(dy, 0) + z * step(dy, 2) + y * step(dy, 3)
+                    _add(work, to, columns, buffer, places, steps, first, width, address(dy, at),
+                         apart, resume or first > 0, p)  # fmt: skip
+                    first += width
+
+
+@helper
+def _add(work, to, columns, buffer, places, steps, first, pixels, dy, apart, resume, p):
+    """Adds ``pixels`` pixels of a block, whose dy lie ``apart`` from the address ``dy`` on."""
+    zero = work.dtype.type(0)
+    for row in range(0, p.weights, p.panel):
+        at = address(work, to + row * p.width)
+        pixel_tile(zero, min(p.panel, p.weights - row), columns // p.lanes, address(work, buffer),
+                   address(places, row), address(steps, first), pixels, dy, apart, at, p.width,
+                   at if resume else address(work, p.zeros_at), p.width if resume else 0)  # fmt: skip
 
 
 @helper
 def _pack(work, to, columns, dy, start, rows, images, depth, height, width, p):
     """``rows`` rows of a block of dy, pixel-major: [pixel][column]."""
     k_step, w_step = step(dy, 1), step(dy, 4)
-    if w_step == 1 and width == step(dy, 3):  # whole rows lie behind one another
-        width, height = width * height, 1
-        if width == step(dy, 2):
-            width, depth = width * depth, 1
     for i in range(images):
         for z in range(depth):
             for y in range(height):

@@ -4,7 +4,8 @@
 
 microkernel.py with the factors' parts exchanged: here it is A, the one that is broadcast, that is
 read through tables, a row for each place and a step for each k: where an image lies, row i may be
-any tap of any channel and k any pixel.  B has pixels behind one another.
+any tap of any channel and k any pixel.  B has a fixed step from one k to the next.  Everything is
+an address, as in strided_tile.py, so that B and C may lie in the workspace or in an argument.
 
 LLVM would load all of a step's broadcasts first and move accumulators out of their way; an empty
 instruction that seems to turn a row's sums into the pointer for the next row keeps the order.
@@ -20,7 +21,7 @@ from numba.extending import intrinsic
 
 from .jit import helper
 from .microkernel import ROWS, VECTORS
-from .vectors import VECTOR_BYTES, Emitter, const, pointer
+from .vectors import VECTOR_BYTES, Emitter, const
 
 #: how inline assembly names a vector register
 _REGISTER = "w" if VECTOR_BYTES == 16 else "v" if VECTOR_BYTES == 64 else "x"
@@ -86,19 +87,15 @@ class _PixelTile(Emitter):
 
 
 @intrinsic
-def _pixel_tile(typing, rows, vectors, a, ao, places, po, steps, depth, b, bo, b_step,
-                c, co, ldc, start, so, start_step):  # fmt: skip
+def _pixel_tile(typing, zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, start,
+                start_step):  # fmt: skip
     """A switch over rows and vectors with one emitted tile per case; see `pixel_tile`."""
-    i = types.intp
-    signature = types.void(i, i, a, i, places, i, steps, i, b, i, i, c, i, i, start, i, i)
 
     def generate(context, builder, signature, arguments):
-        rows, vectors, a, ao, places, po, steps, *others = arguments
-        depth, b, bo, b_step, c, co, ldc, start, so, start_step = others
-        pa, pp, pt, pb, pc, ps = (
-            pointer(context, builder, signature.args[position], arguments[position], offset)
-            for position, offset in ((2, ao), (4, po), (6, const(0)), (8, bo), (11, co), (14, so))
-        )
+        zero, rows, vectors, *addresses, start_step = arguments
+        a, places, steps, depth, b, b_step, c, ldc, start = addresses
+        pa, pb, pc, ps = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, start))
+        pp, pt = (builder.inttoptr(at, const(0).type.as_pointer()) for at in (places, steps))
         end = builder.append_basic_block("pixels.end")
         case = builder.add(builder.mul(vectors, const(ROWS + 1)), rows)
         switch = builder.switch(case, end)
@@ -106,22 +103,21 @@ def _pixel_tile(typing, rows, vectors, a, ao, places, po, steps, depth, b, bo, b
             block = builder.append_basic_block(f"pixels.{high}x{wide}")
             switch.add_case(const(wide * (ROWS + 1) + high), block)
             builder.position_at_end(block)
-            emitter = _PixelTile(builder, signature.args[11].dtype, high, wide)
+            emitter = _PixelTile(builder, signature.args[0], high, wide)
             emitter.emit(pa, pp, pt, depth, pb, b_step, pc, ldc, ps, start_step)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(zero, *[types.intp] * 12), generate
 
 
 @helper
-def pixel_tile(rows, vectors, a, ao, places, po, steps, depth, b, bo, b_step,
-               c, co, ldc, start, so, start_step):  # fmt: skip
-    """rows x vectors of C from A[ao + places[po + i] + steps[k]] and B[bo + k*b_step + j].
+def pixel_tile(zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, start, start_step):
+    """rows x vectors of C from A[places[i] + steps[k]] and B[k*b_step + j], k < depth.
 
-    C's rows are ldc apart, those of what it begins with start_step (0: all begin alike);
-    depth > 0.
+    a to start are addresses but for ``depth``, which is at least 1, and for the steps, which count
+    elements, whose type is that of ``zero``.  C's rows are ldc apart, those of what it begins with
+    start_step (0: all begin alike).
     """
-    _pixel_tile(rows, vectors, a, ao, places, po, steps, depth, b, bo, b_step,
-                c, co, ldc, start, so, start_step)  # fmt: skip
+    _pixel_tile(zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, start, start_step)

@@ -79,7 +79,7 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
         these = slice(g * rows, (g + 1) * rows)
         weights = np.broadcast_to(w[g, :, :, 0, 0, 0], (len(targets), 1, rows, channels))
         source = sources[:, None, g * channels : (g + 1) * channels]
-        if not matmul.product(targets[:, these], weights, source, bias[these, None], inner,
+        if not matmul.product(inner, targets[:, these], weights, source, bias[these, None],
                               workspace):  # fmt: skip
             return False
     if strided is not None and not forward:
@@ -108,7 +108,7 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
         left = dys[None, :, g * rows : (g + 1) * rows]
         right = xs[None, :, g * channels : (g + 1) * channels].swapaxes(2, 3)
         target = dw[None, g * rows : (g + 1) * rows, :, 0, 0, 0]
-        if not matmul.product(target, left, right, matmul.NO_BIASES[dw.dtype], inner, workspace):
+        if not matmul.product(inner, target, left, right, matmul.NO_BIASES[dw.dtype], workspace):
             return False
     if db.size:  # a product reads dy where it lies: db takes a pass of its own
         columns.bias_gradient(db.dtype, plan.threads, db, dy)

@@ -15,7 +15,7 @@ channels, so that then the whole of dw is computed otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,9 @@ BLOCK_BYTES = 3 * 1024 * 1024
 LARGE_BLOCK_BYTES = 24 * 1024 * 1024
 #: M is read and written once a block, so that a block should be this much larger.
 TIMES_SUMS = 4
+#: Where V, Y and M take more than this, rows of dw are summed part by part: memory that is not
+#: kept between calls costs more than V made anew.
+MOST_BYTES = 32 * 1024 * 1024
 #: CHUNK tiles of a panel of Y stay in L1, and are summed by themselves: the error of a sum in
 #: order grows with its length.
 CHUNK = 128
@@ -99,6 +102,21 @@ class Program:
 
 def build(g, dtype, threads, budget) -> Program:
     """``budget`` is the number of bytes that V and Y may take."""
+    made, parts = _build(g, dtype, threads, budget), 1
+    panels = made.layout.panels
+    while g.groups == 1 and _shared(made.layout) * ITEMSIZE[dtype] > MOST_BYTES and parts < panels:
+        parts += 1
+        rows = -(-panels // parts) * COLUMNS[dtype]
+        made = _build(replace(g, out_channels=rows), dtype, threads, budget)
+    return made
+
+
+def _shared(p):
+    """Elements of V, Y and M: how sums are cut must not depend on the number of threads."""
+    return p.slots_at - p.v_at
+
+
+def _build(g, dtype, threads, budget):
     lanes, columns, item = LANES[dtype], COLUMNS[dtype], ITEMSIZE[dtype]
     channels, rows = g.in_channels // g.groups, g.out_channels // g.groups
     planes = g.batch * g.size[0]
@@ -139,7 +157,13 @@ def run(dw, db, dy, x, plan, workspace) -> bool:
     program = plan.program
     work, p = workspace[: program.size * dw.itemsize].view(dw.dtype), program.layout
     work[: p.bias_at] = 0
-    reduce(dw.dtype, plan.threads, dw, db, dy, x, work, program.table, p)
+    if p.groups > 1:
+        reduce(dw.dtype, plan.threads, dw, db, dy, x, work, program.table, p)
+    for k in range(0, len(dw) if p.groups == 1 else 0, p.rows):
+        rows = slice(k, k + p.rows)
+        part = p._replace(rows=min(p.rows, len(dw) - k))
+        reduce(dw.dtype, plan.threads, dw[rows], db[rows], dy[:, rows], x, work, program.table,
+               part)  # fmt: skip
     return not work[: p.zeros_at : p.lanes].any()
 
 
