@@ -34,6 +34,7 @@ PIECE = 4096
 #: Terms of a part of a sum that is cut, and the bytes of the sums of all parts.
 PART = 1024
 PARTS_BYTES = 2 * 1024 * 1024
+FEW_SUMS = 128 * 128  # more of them only if both factors are large: parts read each of them once
 MOST_PARTS = 16  # a power of two, as their number is: threads share them evenly
 
 #: Bytes of a factor, or of the result, that L2 has kept from before: no need to ask for it.
@@ -88,6 +89,9 @@ def _parts(g, dtype):
     width, terms = COLUMNS[dtype], g.summed * g.inner
     padded = max(g.rows * -(-g.columns // width), g.columns * -(-g.rows // width)) * width
     most = min(MOST_PARTS, PARTS_BYTES // max(1, g.batch * padded * ITEMSIZE[dtype]))
+    small, large = sorted((g.rows, g.columns))
+    if g.batch * g.rows * g.columns > FEW_SUMS and large > 4 * small:
+        return 1
     parts = 1
     while 2 * parts <= min(most, terms // PART, g.summed if g.summed > 1 else terms):
         parts *= 2
@@ -118,8 +122,8 @@ def _blocking(g, rows, columns, parts, dtype, threads):
     chunk = _even(part, min(CHUNK[dtype], BLOCK_BYTES // (columns * item)))
     near = rows * part * item <= NEAR_BYTES
     short = chunk if near else _even(part, SHORT_CHUNK[dtype])
-    # few strips have other things to ask for
-    asks = int(g.batch * g.rows * g.columns * item > NEAR_BYTES and columns >= 12 * width)
+    far = g.batch * g.rows * g.columns * item > NEAR_BYTES
+    asks = int(far and part >= 128 and columns >= 12 * width)  # else there is no time, or no tile
     longest = max(chunk, short)
     b_at = -(-ROWS * longest // lanes) * lanes
     c_at = b_at + longest * columns
