@@ -44,7 +44,7 @@ class _Part(JITCodeLibrary):
 
     def finalize(self):
         self._raise_if_finalized()
-        self._reload_init.update(*(library._reload_init for library in self._linking_libraries))
+        _reload(self)
         self._finalized = True
 
     def get_pointer_to_function(self, name):
@@ -65,7 +65,7 @@ class _Whole(JITCodeLibrary):
     """A kernel's library."""
 
     def finalize(self):
-        self._reload_init.update(*(library._reload_init for library in self._linking_libraries))
+        _reload(self)
         _link(self._final_module, self._linking_libraries)
         self._linking_libraries = []
         super().finalize()
@@ -73,6 +73,15 @@ class _Whole(JITCodeLibrary):
             environment = lookup_environment(variable.name)
             if environment is not None:
                 self._codegen.set_env(variable.name, environment)
+
+
+def _reload(library):
+    """What the libraries that ``library`` takes in do when they are loaded, it does from now on.
+
+    Numba 0.61 knows of no such things to do.
+    """
+    if hasattr(library, "_reload_init"):
+        library._reload_init.update(*(part._reload_init for part in library._linking_libraries))
 
 
 def _link(module, libraries):
