@@ -13,6 +13,13 @@ from gradroute.kernels.cpu import pool
 GEOMETRIES = {
     "2x2": ((2, 5, 8, 8), 2, 2, 0, 1, False),
     "2x2 wide": ((1, 3, 4, 70), 2, 2, 0, 1, False),
+    "2x2, a window a row": ((3, 7, 4, 2), 2, 2, 0, 1, False),
+    "2x2, two windows a row": ((3, 3, 6, 4), 2, 2, 0, 1, False),
+    "2x2, eight windows a row": ((3, 3, 2, 16), 2, 2, 0, 1, False),
+    "2x2, seven windows a row": ((3, 3, 6, 14), 2, 2, 0, 1, False),
+    "2x2 of planes": ((2, 3, 3, 4, 8), (1, 2, 2), (1, 2, 2), 0, 1, False),
+    "2x2 and a row left": ((2, 3, 9, 8), 2, 2, 0, 1, False),
+    "2x2 and a column left": ((2, 3, 8, 9), 2, 2, 0, 1, False),
     "3x3 stride 2 padded": ((2, 19, 9, 37), 3, 2, 1, 1, False),
     "overlapping, stride 1": ((1, 4, 6, 21), 3, 1, 1, 1, False),
     "stride 3, gaps": ((1, 3, 11, 40), 2, 3, 0, 1, False),
