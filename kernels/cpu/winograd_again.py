@@ -16,6 +16,7 @@ from .microkernel import ROWS
 from .padded_rows import pad_row
 from .pixel_tile import pixel_tile
 from .pixel_vectors import write_box
+from .strided_tile import address
 from .vectors import fill_row, finite_row
 from .winograd_program import LAYOUT, PATCH, read_window
 from .winograd_transforms import POINTS, SIDE, WINDOW
@@ -65,9 +66,11 @@ def convolve(v, broken, u, w, work, marked, places, taps, p):
                 h, x = SIDE * y, SIDE * (marked[i] % p.wide)
                 _read(work, patch, u, plane, g, h - p.lead_h, x - p.lead_w, p)
                 for first in range(0, SIDE * SIDE, ROWS):
-                    pixel_tile(min(ROWS, SIDE * SIDE - first), 1, work, patch, places, first,
-                               taps, taps.size, work, at, p.lanes, work, result + first * p.lanes,
-                               p.lanes, work, bias, 0)  # fmt: skip
+                    pixel_tile(work.dtype.type(0), min(ROWS, SIDE * SIDE - first), 1,
+                               address(work, patch), address(places, first), address(taps, 0),
+                               taps.size, address(work, at), p.lanes,
+                               address(work, result + first * p.lanes), p.lanes,
+                               address(work, bias), 0)  # fmt: skip
                 write_box(v, plane, p.depth, g * p.rows + k0, count, h, min(SIDE, v.shape[3] - h),
                           x, min(SIDE, v.shape[4] - x), work, result, SIDE * p.lanes, p.lanes)
 
