@@ -147,7 +147,8 @@ def _pieces(s):
 
 @kernel(lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5), out(F, 1),
                    array("uint8", 1), array(int64, 1), array(int64, 1), array(int64, 2),
-                   array(int64, 1), int64, BLOCKS, REDUCTION), variants=("float32",) if available() else ())  # fmt: skip
+                   array(int64, 1), int64, BLOCKS, REDUCTION),
+        variants=("float32",) if available() else ())  # fmt: skip
 def reduce(dw, db, dy, x, work, shapes, along, offsets, used, places, pieces, s, p):
     """dw, and db if it is not empty, one block of x and dy after the other."""
     zero = work.dtype.type(0)

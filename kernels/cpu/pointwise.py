@@ -18,7 +18,7 @@ import numpy as np
 
 from . import amx_pointwise_dw, columns, matmul
 from .implicit_gemm import in_one_row
-from .jit import array, helper, kernel, out, prange, triple
+from .jit import array, inlined, kernel, out, prange, triple
 from .memory import load, step, store
 from .padded_rows import pad_row
 from .vectors import copy_row, fill_row, spread_even
@@ -192,7 +192,7 @@ def put(x, thin, bias, stride):
             start += width * step(thin, 4) if taken else 0
 
 
-@helper
+@inlined
 def _put_row(x, to, thin, start, bias, c, stride, width, taken):
     """A row of one channel."""
     value = load(bias, c * step(bias, 0)) if bias.size else x.dtype.type(0)
@@ -210,7 +210,7 @@ def _put_row(x, to, thin, start, bias, c, stride, width, taken):
             store(x, to + q * stride * step(x, 4), load(thin, start + q))
 
 
-@helper
+@inlined
 def _put_pixels(x, to, thin, start, bias, stride, taken):
     """A row of all channels, which lie side by side."""
     C = x.shape[1]
