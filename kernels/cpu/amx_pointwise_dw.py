@@ -75,11 +75,6 @@ class Program:
     size: int  # of the workspace, in bytes
 
 
-def serves(g) -> bool:
-    """Is this a window of 1 without padding?"""
-    return g.taps == 1 and not any((*g.before, *g.after))
-
-
 def build(g, threads) -> Program:
     channels, rows = g.in_channels // g.groups, g.out_channels // g.groups
     passing, kept = max(rows, channels), min(rows, channels)
