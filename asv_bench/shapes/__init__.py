@@ -7,4 +7,9 @@ for two cores; stride, padding and dilation are the same on both axes.  linear.c
 connected layers (x (N, in) -> y (N, out)), matmul.csv products a (B, I, L) @ b (B, L, J), and
 scatter.csv additions of src (count, inner) to the indexed rows of out (rows, inner); inner 0
 stands for scalars.
+
+networks.csv holds convolutions that none of the kernels was made for: VGG, ResNeXt, DenseNet,
+SqueezeNet, GoogLeNet, Inception, MobileNet V2 and V3, EfficientNet, ShuffleNet, ConvNeXt, a vision
+transformer's patches, U-Net, DeepLab, DCGAN, small networks for MNIST and CIFAR, sizes that are
+multiples of nothing.  It is run by name only: ``compare.py --shapes asv_bench/shapes/networks.csv``.
 """
