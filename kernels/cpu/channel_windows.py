@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 
 from .channel_planes import turns, vectors
-from .channel_row_tile import GROUPED, UNROLLED, WIDE, row_tile
+from .line_tile import LINE, UNROLLED, row_tile
 from .channel_tile import PERMUTES
 from .jit import FLOATS, Kernel, array, helper, inlined, int64, out, prange
 from .memory import load, step, store
@@ -76,7 +76,7 @@ def build(g, operation, dtype, threads) -> Program:
     size = vectors(g, dtype) * (channels * g.taps + 1) * lanes
     which = KERNELS[w.down]
     return Program(which if flat else (which[0], None), turns(rows, channels, lanes), d.taps,
-                   h.taps, _tiles(w, targets[2], sources[2], not rows == channels == 1), blocks,
+                   h.taps, _tiles(w, targets[2], sources[2]), blocks,
                    steps, buffer, size + threads * buffer)  # fmt: skip
 
 
@@ -98,20 +98,20 @@ def _blocks(rows, targets, sources, vector):
     return np.array(found, np.int64)
 
 
-def _tiles(axis, targets, sources, grouped):
+def _tiles(axis, targets, sources):
     """Tiles of a row: (source and target column, first tap, kind, bits of sources, of targets,
     resume)."""
     found = []
     for f in range(min(axis.every, targets)):
         first, tap, taps = (int(number) for number in axis.taps[f])
-        for k in range(0, (targets - 1 - f) // axis.every + 1, WIDE):
+        for k in range(0, (targets - 1 - f) // axis.every + 1, LINE):
             q, source, done = f + k * axis.every, first + k * axis.down * axis.unit, 0
             while done < taps or not done:
-                piece = _piece(taps - done, UNROLLED[grouped])
+                piece = _piece(taps - done, UNROLLED)
                 at = source + done * axis.unit
-                bits = _bits(at, axis.unit, (WIDE - 1) * axis.down + piece, sources)
-                found.append((at, q, tap + done * axis.tap_step, piece + grouped * GROUPED,
-                              bits if taps else 0, _bits(q, axis.every, WIDE, targets),
+                bits = _bits(at, axis.unit, (LINE - 1) * axis.down + piece, sources)
+                found.append((at, q, tap + done * axis.tap_step, piece,
+                              bits if taps else 0, _bits(q, axis.every, LINE, targets),
                               done > 0))  # fmt: skip
                 done += piece
     return np.array(found, np.int64)
@@ -154,9 +154,8 @@ def _last(name, down):
                 here = min(groups * count, G - g)
                 uo = n * step(u, 0) + g * CG * step(u, 1) + planes[z, 0] * step(u, 2)
                 vo = n * step(v, 0) + g * KG * step(v, 1) + z * step(v, 2)
-                first = (count, here * CG, here * KG, groups * CG, groups * KG,
-                         planes[z, 2], steps[0] * step(u, 2), steps[1] * CG * R * S * lanes,
-                         CG, R * S * lanes)  # fmt: skip
+                first = (planes[z, 2], steps[0] * step(u, 2), steps[1] * CG * R * S * lanes,
+                         count, here * CG, here * KG, groups * CG, groups * KG)  # fmt: skip
                 weights = vector * size + planes[z, 1] * CG * R * S * lanes
                 start = taps * lanes - planes[z, 1] * CG * R * S * lanes
                 _rows(down, v, vo, step(v, 3), step(v, 4), u, uo, step(u, 3), step(u, 4), order,
@@ -179,7 +178,7 @@ def _first(name, down):
         vectors, size = (G - 1) // groups + 1, (taps + 1) * lanes
         for vector in prange(vectors):
             _pack(work, vector * size, w, b, vector * groups, groups, lanes)
-        first = (1, lanes, lanes, lanes, lanes, 1, 0, 0, CG, R * S * lanes)
+        first = (1, 0, 0, 1, lanes, lanes, lanes, lanes)
         tasks = N * vectors * len(blocks)
         for slot in prange(slots):
             source = vectors * size + slot * steps[7]
@@ -216,12 +215,12 @@ def _rows(down, v, vo, v_row, v_column, u, uo, u_row, u_column, order, rows, p, 
         h, r, count = rows[row, 0], rows[row, 1], rows[row, 2]
         for tile in range(len(tiles)):
             w, q, s, kind = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2], tiles[tile, 3]
-            row_tile(WIDE, down, kind, order, u, uo + h * u_row + w * u_column, work, weights, v,
+            row_tile(down, kind, u, uo + h * u_row + w * u_column, work, weights, v,
                      vo + row * v_row + q * v_column,
-                     first + (count, steps[2] * u_row, of_rows, of_taps, size, start,
-                              steps[4] * u_column, steps[6] * v_column,
+                     first[:3] + (1, 0, 0, count, steps[2] * u_row, of_rows,
+                              steps[4] * u_column, steps[6] * v_column, of_taps,
                               r * row_weights + s * tap_weights, tiles[tile, 4], tiles[tile, 5],
-                              tiles[tile, 6]))  # fmt: skip
+                              tiles[tile, 6]) + first[3:] + (size, start))  # fmt: skip
 
 
 @helper
