@@ -1,8 +1,7 @@
-"""Any window with few channels a group over channels-first images, forward and dx at stride 1.
+"""Any window with few channels a group over channels-first images: forward, and dx at stride 1.
 
-A line of targets is a column, a vector wide (line_tile.py): sources and weights are read where they
-lie, so that there is no workspace.  Against strips.py, which loads a row's shifted vectors once for
-a block of rows but sums windows in pieces of 3x3, a target is read and written once.
+A line of targets is a column, a vector wide (line_tile.py).  Sources and weights are read where
+they lie, and every target is written once, whatever the window.
 """
 
 from __future__ import annotations
@@ -12,49 +11,63 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from .channel_windows import _tiles
 from .jit import FLOATS, Kernel, array, int64, out, prange
-from .line_tile import column_tile
+from .line_tile import LINE, SHORT, column_tile
 from .memory import load, step
-from .vectors import VECTOR_BYTES
-from .window_axes import axis
+from .vectors import LANES, VECTOR_BYTES
+from .window_axes import axis, lines
 
 
 class Program(NamedTuple):
+    """What a call needs to know."""
+
     kernel: Kernel
-    planes: np.ndarray
-    tiles: np.ndarray
+    planes: np.ndarray  # of each target plane: first source, first tap, taps
+    tiles: np.ndarray  # of a column of targets: window_axes.lines
     steps: tuple
+    blocking: dict  # what a plan shows
 
 
-def build(g, operation, dtype):
+def build(g, stride, operation, dtype) -> Program:
+    """The program for a geometry that depthwise.py serves; dx only at stride 1."""
     transposed = operation == "conv_dx"
     targets, sources = (g.size, g.out) if transposed else (g.out, g.size)
-    strides = [stride if out > 1 else 1 for stride, out in zip(g.stride, g.out)]
-    d, h = (axis(targets[i], sources[i], g.window[i], strides[i], g.before[i], g.dilation[i],
+    d, h = (axis(targets[i], sources[i], g.window[i], stride, g.before[i], g.dilation[i],
                  transposed, i == 0) for i in range(2))  # fmt: skip
     before, spread = g.before[2], g.dilation[2]
-    if transposed:  # at stride 1 the window turned round
+    if transposed:  # the window turned round
         before, spread = -before, -spread
+    halves = 2 if g.batch > 1 and targets[2] <= LANES[dtype] // 2 else 1
     steps = (d.unit, d.tap_step, h.unit, h.tap_step, h.every, before, spread)
-    return Program(KERNELS[strides[2]], d.taps, _tiles(h, targets[1], sources[1]), steps)
+    length = LINE if halves == 1 else SHORT
+    return Program(KERNELS[stride, halves], d.taps, lines(h, targets[1], sources[1], length), steps,
+                   {"rows": length, "images": _images(halves)})  # fmt: skip
 
 
-def _windows(name, down):
+def _images(halves):
+    """Images that are summed at once: one, or two for each line of SHORT rows."""
+    return 1 if halves == 1 else 2 * (LINE // SHORT)
+
+
+def _windows(name, down, halves=1):
     """The kernel for one stride: v = u convolved with w, + b.
 
-    w is (G, v's channels a group, u's channels a group, T, R, S).
+    w is (G, v's channels a group, u's channels a group, T, R, S).  With ``halves`` 2 a vector holds
+    rows of two images.
     """
+    images = _images(halves)
 
     def body(v, u, w, b, planes, tiles, steps, slots):
-        N, K, D, P, Q = v.shape
-        W = u.shape[4]
-        G, KG, CG, T, R, S = w.shape
+        N, K, D, _, Q = v.shape
+        _, KG, CG, _, _, S = w.shape
         lanes = VECTOR_BYTES // v.itemsize
+        tasks = (N + images - 1) // images * K * D
         for slot in prange(slots):
-            for task in range(slot * N * K * D // slots, (slot + 1) * N * K * D // slots):
-                z, k, n = task % D, task // D % K, task // (D * K)
+            for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+                z, k, n = task % D, task // D % K, task // (D * K) * images
                 g, i = k // KG, k % KG
+                beside = min(1, N - 1 - n)  # the last ones are summed twice if they are too few
+                pair = min(2, N - 1 - n - beside)
                 uo = n * step(u, 0) + g * CG * step(u, 1) + planes[z, 0] * step(u, 2)
                 wo = g * step(w, 0) + i * step(w, 1) + planes[z, 1] * step(w, 3)
                 vo = n * step(v, 0) + k * step(v, 1) + z * step(v, 2)
@@ -62,14 +75,17 @@ def _windows(name, down):
                 first = (planes[z, 2], steps[0] * step(u, 2), steps[1] * step(w, 3), CG, step(u, 1),
                          step(w, 2), S, steps[6], step(w, 5), steps[2] * step(u, 3),
                          steps[4] * step(v, 3), steps[3] * step(w, 4))  # fmt: skip
+                others = (beside * step(u, 0), beside * step(v, 0), pair * step(u, 0),
+                          pair * step(v, 0))  # fmt: skip
                 for tile in range(len(tiles)):
-                    h, p, r = tiles[tile, 0], tiles[tile, 1], tiles[tile, 2]
-                    for q in range(0, Q, lanes):
+                    up, to = uo + tiles[tile, 0] * step(u, 3), vo + tiles[tile, 1] * step(v, 3)
+                    here = (tiles[tile, 2] * step(w, 4), tiles[tile, 4], tiles[tile, 5],
+                            tiles[tile, 6])  # fmt: skip
+                    for q in range(0, Q, lanes // halves):
                         column = q * down - steps[5]
-                        column_tile(down, tiles[tile, 3], u, uo + h * step(u, 3) + column, w, wo, v,
-                                    vo + p * step(v, 3) + q, start,
-                                    first + (r * step(w, 4), tiles[tile, 4], tiles[tile, 5],
-                                             tiles[tile, 6], column, steps[6], W, Q - q))  # fmt: skip
+                        columns = column, steps[6], u.shape[4], Q - q
+                        column_tile(down, halves, tiles[tile, 3], u, up + column, w, wo, v,
+                                    to + q, start, first + here + columns + others)  # fmt: skip
 
     body.__name__ = name
     return Kernel(body, lambda F: (out(F, 5), array(F, 5), array(F, 6), array(F, 1),
@@ -77,4 +93,10 @@ def _windows(name, down):
                                    types.UniTuple(int64, 7), int64), FLOATS)  # fmt: skip
 
 
-KERNELS = {1: _windows("column_windows", 1), 2: _windows("column_windows_down", 2)}
+#: by the stride, and the images in a vector
+KERNELS = {
+    (1, 1): _windows("column_windows", 1),
+    (1, 2): _windows("column_windows_half", 1, halves=2),
+    (2, 1): _windows("column_windows_down", 2),
+    (2, 2): _windows("column_windows_down_half", 2, halves=2),
+}

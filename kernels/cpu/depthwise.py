@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import channel_filters, channel_planes
-from . import depthwise_last as last
-from . import narrow_filters
+from . import (
+    channel_filters,
+    channel_planes,
+    channel_windows,
+    column_windows,
+    depthwise_last,
+    narrow_filters,
+)
 from . import narrow_planes as narrow
 from .filter_strips import filter_plane
 from .jit import FLOATS, Kernel, array, inlined, int64, out, prange, triple
@@ -34,13 +39,14 @@ def serves(g) -> bool:
 
 def workspace_elements(g, operation, dtype, threads) -> int:
     """The sums of dw, or the weights of a channels-last call: whichever is more."""
-    channels, stride = -(-g.in_channels // LANES[dtype]) * LANES[dtype], stride_of(g)
-    size = (g.taps + 1) * max(channels, threads * LANES[dtype])
-    if not channel_planes.serves(g, stride, dtype):
-        return size
+    channels = -(-g.in_channels // LANES[dtype]) * LANES[dtype]
+    tiles = channel_planes.serves(g, stride_of(g), dtype)
     if operation == "conv_dw":
-        return max(size, channel_filters.workspace_elements(g, dtype))
-    return max(size, channel_planes.workspace_elements(g, operation, dtype, threads))
+        size = (g.taps + 1) * max(channels, threads * LANES[dtype])
+        return max(size, channel_filters.workspace_elements(g, dtype)) if tiles else size
+    if tiles:
+        return channel_planes.workspace_elements(g, operation, dtype, threads)
+    return channel_windows.workspace_elements(g, dtype) if channel_windows.serves(g) else 0
 
 
 class Program(NamedTuple):
@@ -48,27 +54,34 @@ class Program(NamedTuple):
 
     geometry: object
     stride: int
-    before: tuple  # padding; at stride 1 dx is the forward pass with the window turned round
+    turned: tuple  # padding of the forward pass that dx is at stride 1, with the window turned round
     narrow: object  # the kernel of narrow_planes.py or narrow_filters.py for such planes, or None
+    columns: object  # of column_windows.py, for channels-first images, or None
     last: object  # of channel_planes.py or channel_filters.py, for channels-last images, or None
+    rows: object  # of channel_windows.py, for the others, or None
     blocking: dict
 
 
 def build(g, operation, dtype) -> Program:
     """The program for a geometry that this file serves."""
-    stride, before = stride_of(g), g.before
+    stride, turned, last, rows, columns = stride_of(g), g.before, None, None, None
     if stride == 1 and operation == "conv_dx":
         axes = zip(g.window, g.dilation, g.before)
-        before = tuple((size - 1) * dilation - before for size, dilation, before in axes)
-    module, side_by_side = channel_filters if operation == "conv_dw" else channel_planes, None
+        turned = tuple((size - 1) * dilation - before for size, dilation, before in axes)
+    module = channel_filters if operation == "conv_dw" else channel_planes
     if channel_planes.serves(g, stride, dtype):
-        side_by_side = module.build(g, stride, operation, dtype)
+        last = module.build(g, stride, operation, dtype)
+    elif operation != "conv_dw" and channel_windows.serves(g):
+        rows = channel_windows.build(g, stride, operation)
     way = narrow.way(g, stride, operation, dtype)
-    if way is None:
-        blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
-        return Program(g, stride, before, None, side_by_side, blocking)
-    kernels = narrow_filters.KERNELS if operation == "conv_dw" else narrow.KERNELS
-    return Program(g, stride, before, kernels[way], side_by_side, narrow.blocking(way))
+    if way is not None:
+        kernels = narrow_filters.KERNELS if operation == "conv_dw" else narrow.KERNELS
+        return Program(g, stride, turned, kernels[way], None, last, rows, narrow.blocking(way))
+    blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
+    if operation == "conv_forward" or operation == "conv_dx" and stride == 1:
+        columns = column_windows.build(g, stride, operation, dtype)
+        blocking = columns.blocking
+    return Program(g, stride, turned, None, columns, last, rows, blocking)
 
 
 def run(v, u, w, b, plan, workspace) -> bool:
@@ -77,25 +90,29 @@ def run(v, u, w, b, plan, workspace) -> bool:
     False, and nothing written, if the arrays' layout is not served.
     """
     p, dtype, threads = plan.program, v.dtype, plan.threads
-    g, stride, forward = p.geometry, p.stride, plan.operation == "conv_forward"
-    if stride == 1 and not forward:
-        w = w[..., ::-1, ::-1, ::-1]
+    g, turned = p.geometry, w
+    if p.stride == 1 and plan.operation == "conv_dx":
+        turned = w[..., ::-1, ::-1, ::-1]
     if _rows_lie(v) and _rows_lie(u):
         if p.narrow:
-            p.narrow(dtype, threads, v, u, w, b, p.before[1], p.before[2], threads)
+            p.narrow(dtype, threads, v, u, turned, b, p.turned[1], p.turned[2], threads)
+        elif p.columns:
+            c = p.columns
+            c.kernel(dtype, threads, v, u, w, b, c.planes, c.tiles, c.steps, threads)
         else:
-            kernel = planes if stride == 1 else planes_down if forward else planes_up
-            kernel(dtype, threads, v, u, w, b, g.dilation, p.before, threads)
+            planes_up(dtype, threads, v, u, w, b, g.dilation, g.before, threads)
         return True
-    if p.last and _channels_side_by_side(v, u):
-        p.last.kernel(dtype, threads, v, u, w, b, p.last.order, g.dilation, p.before,
+    if not _channels_side_by_side(v, u):
+        return False
+    if p.last:
+        p.last.kernel(dtype, threads, v, u, turned, b, p.last.order, g.dilation, p.turned,
                       workspace.view(dtype), threads)  # fmt: skip
         return True
-    if not _channels_lie(g, v, u, b):
-        return False
-    up, down = (1, stride) if forward else (stride, 1)
-    last.rows(dtype, threads, v, u, _pack(w, workspace), b, up, down, g.dilation, p.before)
-    return True
+    if p.rows:
+        r = p.rows
+        r.kernel(dtype, threads, v, u, w, b, r.planes, r.rows, r.tiles, r.steps,
+                 workspace.view(dtype), threads)  # fmt: skip
+    return p.rows is not None
 
 
 def dw(dw, db, dy, x, plan, workspace) -> bool:
@@ -116,15 +133,8 @@ def dw(dw, db, dy, x, plan, workspace) -> bool:
         return work[0] == 0
     if not _channels_lie(g, x, dy, db):
         return False
-    last.filters(dtype, plan.threads, dw, db, dy, x, work, stride, g.dilation, g.before)
+    depthwise_last.filters(dtype, plan.threads, dw, db, dy, x, work, stride, g.dilation, g.before)
     return True
-
-
-def _pack(w, workspace):
-    """w (C, 1, 1, T, R, S) -> (T, R, S, C) in the workspace: small, and its rows are vectors."""
-    packed = workspace.view(w.dtype)[: w.size].reshape(*w.shape[3:], w.shape[0])
-    packed[...] = w[:, 0, 0].transpose(1, 2, 3, 0)
-    return packed
 
 
 def _channels_lie(g, x, y, b):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -26,6 +27,9 @@ from .vectors import REGISTERS, const, pointer
 
 #: Targets of a line: these sums, the weights of its taps and a source fill the registers.
 LINE = 14 if REGISTERS == 32 else 7
+
+#: Targets of a line of narrow images.
+SHORT = 7
 
 #: Taps along a line that are unrolled; longer windows are summed piece by piece.
 UNROLLED = (1, 2, 3, 4, 5, 7)
@@ -48,28 +52,40 @@ ROW_FIELDS = (
 COLUMN_FIELDS = (
     "column", "spread",  # of the source that lane 0 sees by the first tap; from a tap to the next
     "source_columns", "target_columns",  # in all; from lane 0 on
+    "source_image", "target_image",  # from an image to the one that shares its vectors
+    "source_line", "target_line",  # from a line to the other one that is summed at once
 )  # fmt: skip
 
 
 class _Line(PlaneEmitter):
     """target = start + window over source."""
 
-    def __init__(self, builder, dtype, down, taps, fields, numbers):
+    def __init__(self, builder, dtype, down, taps, lines, fields, numbers):
         super().__init__(builder, dtype, ())
         self.n, self.taps = SimpleNamespace(**dict(zip(FIELDS + fields, numbers))), taps
-        self.uses = [[(target, at - target * down) for target in range(LINE)
+        self.lines, self.count = lines, LINE // lines
+        self.uses = [[(target, at - target * down) for target in range(self.count)
                       if 0 <= at - target * down < taps]
-                     for at in range((LINE - 1) * down + taps)]  # fmt: skip
+                     for at in range((self.count - 1) * down + taps)]  # fmt: skip
 
     def _sum(self, x, w, y, start, target_mask, row):
         """row(index, source, weights, sums) adds one row of the window."""
         b, n = self.builder, self.n
-        sums = [self.variable() for _ in range(LINE)]
-        for total in sums:
+        sums = [[self.variable() for _ in range(self.lines)] for _ in range(self.count)]
+        for total in sum(sums, []):
             b.store(start, total)
+
+        def begin(place, at):
+            for line, total in enumerate(sums[at]):
+                b.store(self.read_target(place, line, target_mask), total)
+
+        def finish(place, at):
+            for line, total in enumerate(sums[at]):
+                self.write_target(b.load(total), place, line, target_mask)
+
         with b.if_then(b.icmp_signed("!=", n.resume, const(0))):
-            for at, place in self._inside(y, n.targets, n.target_step, LINE):
-                b.store(self.read(place, const(0), target_mask), sums[at])
+            for at, place in self._inside(y, n.targets, n.target_step, self.count):
+                begin(place, at)
         planes = self._walk(n.planes, (x, n.plane_source), (b.gep(w, [n.first]), n.plane_weights))
         for _, source, weights in planes:
             for _, source, weights in self._walk(n.turns, (source, n.turn_source),
@@ -77,22 +93,30 @@ class _Line(PlaneEmitter):
                 for index, source, weights in self._walk(n.rows, (source, n.row_source),
                                                          (weights, n.row_weights)):  # fmt: skip
                     row(index, source, weights, sums)
-        every = b.icmp_unsigned("==", n.targets, const((1 << LINE) - 1))
+        every = b.icmp_unsigned("==", n.targets, const((1 << self.count) - 1))
         with b.if_else(every) as (whole, edge):
             with whole:
-                for total, place in zip(sums, self._chain(y, n.target_step, LINE)):
-                    self.write(b.load(total), place, const(0), target_mask)
+                for at, place in enumerate(self._chain(y, n.target_step, self.count)):
+                    finish(place, at)
             with edge:
-                for at, place in self._inside(y, n.targets, n.target_step, LINE):
-                    self.write(b.load(sums[at]), place, const(0), target_mask)
+                for at, place in self._inside(y, n.targets, n.target_step, self.count):
+                    finish(place, at)
+
+    def read_target(self, place, line, mask):
+        return self.read(place, const(0), mask)
+
+    def write_target(self, value, place, line, mask):
+        self.write(value, place, const(0), mask)
 
     def _multiply(self, source, taps, sums, value_of, mask):
         n = self.n
         for at, place in self._inside(source, n.sources, n.source_step, len(self.uses)):
-            value = value_of(place)
-            for target, tap in self.uses[at]:
-                total = self.builder.load(sums[target])
-                self.builder.store(self.fma(value, taps[tap], total, mask), sums[target])
+            for line in range(self.lines):
+                value = value_of(place, line)
+                for target, tap in self.uses[at]:
+                    total = sums[target][line]
+                    value_so_far = self.builder.load(total)
+                    self.builder.store(self.fma(value, taps[tap], value_so_far, mask), total)
 
     def _walk(self, count, *pointers):
         """A loop of (index, pointers), each its step further on; pointers that LLVM knows nothing
@@ -132,7 +156,7 @@ class RowTile(_Line):
     """A row of pixels, for one vector of channels after the other."""
 
     def __init__(self, builder, dtype, down, taps, numbers):
-        super().__init__(builder, dtype, down, taps, ROW_FIELDS, numbers)
+        super().__init__(builder, dtype, down, taps, 1, ROW_FIELDS, numbers)
 
     def emit(self, x, w, y):
         b, n = self.builder, self.n
@@ -152,17 +176,22 @@ class RowTile(_Line):
             taps = [self.read(at, const(0), None)
                     for at in self._chain(weights, self.n.tap_weights, self.taps)]  # fmt: skip
             self._multiply(source, taps, sums,
-                           lambda place: self.read(place, const(0), source_mask), None)  # fmt: skip
+                           lambda place, _: self.read(place, const(0), source_mask), None)  # fmt: skip
 
         self._sum(x, w, y, self.read(w, self.n.start, None), target_mask, row)
 
 
 class ColumnTile(_Line):
-    """A column of pieces of rows; lane l is ``down`` elements behind lane l - 1 in the source."""
+    """A column of pieces of rows; lane l is ``down`` elements behind lane l - 1 in the source.
 
-    def __init__(self, builder, dtype, down, taps, numbers):
-        super().__init__(builder, dtype, down, taps, COLUMN_FIELDS, numbers)
-        self.down = down
+    Rows of which half a vector holds all are taken of two images at once (``halves`` 2), and then
+    lines of SHORT targets, as many as LINE has room for, each of further two images.
+    """
+
+    def __init__(self, builder, dtype, down, halves, taps, numbers):
+        lines = LINE // SHORT if halves == 2 else 1
+        super().__init__(builder, dtype, down, taps, lines, COLUMN_FIELDS, numbers)
+        self.down, self.length = down, self.lanes // halves
 
     def emit(self, x, w, y, start):
         b, n = self.builder, self.n
@@ -171,19 +200,71 @@ class ColumnTile(_Line):
             taps = [self.splat(b.load(at))
                     for at in self._chain(weights, n.tap_weights, self.taps)]  # fmt: skip
             column = self.opaque(b.add(n.column, b.mul(index, n.spread)))
-            masks = [self.inside(b.add(column, const(i * self.lanes)), 1, n.source_columns)
+            masks = [self._seen(b.add(column, const(i * self.length)), 1)
                      for i in range(self.down)]  # fmt: skip
-            used = masks[0] if self.down == 1 else self.inside(column, 2, n.source_columns)
+            used = masks[0] if self.down == 1 else self._seen(column, 2)
 
             def multiply(whole):
                 read = [None] * self.down if whole else masks
-                self._multiply(source, taps, sums, lambda place: self.source(place, const(0), read),
+                self._multiply(source, taps, sums, lambda place, line: self._source(place, line, read),
                                None if whole else used)  # fmt: skip
 
             self.both_ways([*masks, used], multiply)
 
-        first = self.first_lanes(n.target_columns)
-        self._sum(x, w, y, self.splat(start), first, row)
+        self._sum(x, w, y, self.splat(start), self._within(const(0), 1, n.target_columns), row)
+
+    def _seen(self, start, every):
+        return self._within(start, every, self.n.source_columns)
+
+    def _within(self, start, every, count):
+        """The lanes for which 0 <= start + place*every < count, places counted in each part."""
+        return self.inside(start, every, count, [lane % self.length for lane in range(self.lanes)])
+
+    def _source(self, place, line, masks):
+        if line:
+            place = self.builder.gep(place, [self.n.source_line])
+        parts = [self._both(place, const(i * self.length), mask, self.n.source_image)
+                 for i, mask in enumerate(masks)]  # fmt: skip
+        if len(parts) == 1:
+            return parts[0]
+        half = range(self.length)
+        picks = [(2 * lane) % self.length + (2 * lane // self.length) * self.lanes for lane in half]
+        if self.length < self.lanes:
+            picks += [at + self.length for at in picks]
+        return self.shuffle(*parts, picks)
+
+    def _both(self, place, index, mask, image):
+        """The places of a row, and of the same one of the next image in the upper half."""
+        if self.length == self.lanes:
+            return self.read(place, index, mask)
+        b = self.builder
+        low, high = self._halves(mask)
+        lower = self.masked_load(self.at(place, index), low)
+        upper = b.sub(b.add(index, image), const(self.length))
+        return self.masked_load(self.at(place, upper), high, lower)
+
+    def _halves(self, mask):
+        b = self.builder
+        low = ir.Constant(self.mask, [lane < self.length for lane in range(self.lanes)])
+        if mask is None:
+            return low, b.not_(low)
+        return b.and_(mask, low), b.and_(mask, b.not_(low))
+
+    def read_target(self, place, line, mask):
+        if line:
+            place = self.builder.gep(place, [self.n.target_line])
+        return self._both(place, const(0), mask, self.n.target_image)
+
+    def write_target(self, value, place, line, mask):
+        if line:
+            place = self.builder.gep(place, [self.n.target_line])
+        if self.length == self.lanes:
+            self.write(value, place, const(0), mask)
+            return
+        low, high = self._halves(mask)
+        upper = self.builder.sub(self.n.target_image, const(self.length))
+        self.masked_store(value, self.at(place, const(0)), low)
+        self.masked_store(value, self.at(place, upper), high)
 
 
 def _switch(builder, taps, emit):
@@ -225,25 +306,26 @@ def row_tile(typing, down, taps, x, xo, w, wo, y, yo, numbers):
 
 
 @intrinsic
-def column_tile(typing, down, taps, x, xo, w, wo, y, yo, start, numbers):
-    """LINE targets of a column, a vector wide; ``down`` is a constant, ``taps`` one of UNROLLED.
+def column_tile(typing, down, halves, taps, x, xo, w, wo, y, yo, start, numbers):
+    """LINE targets of a column, a vector wide, or half a one in two images (``halves`` 2).
 
-    Offsets point at the source of target 0's first tap, inside the image or not, at the weights of
+    ``down`` and ``halves`` are constants, ``taps`` is one of UNROLLED.  Offsets point at the source of target 0's first tap, inside the image or not, at the weights of
     the first tap, and at target 0; targets begin with ``start``; ``numbers`` are FIELDS and
     COLUMN_FIELDS.
     """
-    if not isinstance(down, types.IntegerLiteral):
+    if not all(isinstance(one, types.IntegerLiteral) for one in (down, halves)):
         return None
     i = types.intp
 
     def generate(context, builder, signature, arguments):
-        _, taps, *rest, start, numbers = arguments
-        places = [pointer(context, builder, signature.args[2 + at], *rest[at : at + 2])
+        _, _, taps, *rest, start, numbers = arguments
+        places = [pointer(context, builder, signature.args[3 + at], *rest[at : at + 2])
                   for at in (0, 2, 4)]  # fmt: skip
         numbers = cgutils.unpack_tuple(builder, numbers)
         _switch(builder, taps, lambda count: ColumnTile(
-            builder, y.dtype, down.literal_value, count, numbers).emit(*places, start))  # fmt: skip
+            builder, y.dtype, down.literal_value, halves.literal_value, count, numbers
+        ).emit(*places, start))  # fmt: skip
         return context.get_dummy_value()
 
     numbers = types.UniTuple(types.int64, len(FIELDS + COLUMN_FIELDS))
-    return types.void(down, i, x, i, w, i, y, i, y.dtype, numbers), generate
+    return types.void(down, halves, i, x, i, w, i, y, i, y.dtype, numbers), generate

@@ -2,7 +2,7 @@
 
 Along an axis the taps that reach a target lie evenly in the source, ``unit`` apart, at any stride,
 dilation and direction.  Targets ``every`` apart see sources ``down * unit`` apart through the same
-taps, so that a row of such targets is one convolution of stride ``down`` (row_tile_of_channels).
+taps, so that a line of such targets is one convolution of stride ``down`` (line_tile.py).
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .line_tile import LINE, UNROLLED
+
 
 class Axis(NamedTuple):
-    """One axis of a forward pass, or of dx: target o reads the source ``first[o] + i*unit``
-    through tap ``tap[o] + i*tap_step`` for i < ``count[o]``: row o of ``taps``."""
+    """One axis of a forward pass, or of dx: target o reads the source ``first + i*unit`` through
+    tap ``tap + i*tap_step`` for i < ``count``: row o of ``taps``."""
 
     taps: np.ndarray  # (targets, 3): first, tap, count
     unit: int
@@ -26,15 +28,17 @@ class Axis(NamedTuple):
 
 def axis(targets, sources, window, stride, before, dilation, transposed, inside=True) -> Axis:
     """The taps of each of ``targets``: only those ``inside`` the source, or all."""
-    common = math.gcd(stride, dilation)
+    taps = np.zeros((targets, 3), np.int64)
     if transposed:
+        common = math.gcd(stride, dilation)
         apart, unit = stride // common, dilation // common
-        made = [_upwards(o, window, stride, before, dilation, apart) for o in range(targets)]
-        found = Axis(np.array(made, np.int64).reshape(-1, 3), unit, -apart, stride * unit, 1)
+        for o in range(min(stride, targets)):
+            taps[o::stride] = _upwards(o, window, stride, before, dilation, apart)
+            taps[o::stride, 0] += np.arange(len(taps[o::stride]))
+        found = Axis(taps, unit, -apart, stride * unit, 1)
     else:
-        made = np.zeros((targets, 3), np.int64)
-        made[:, 0], made[:, 2] = np.arange(targets) * stride - before, window
-        found = Axis(made, dilation, 1, dilation // common, stride // common)
+        taps[:, 0], taps[:, 2] = np.arange(targets) * stride - before, window
+        found = Axis(taps, dilation, 1, dilation, stride)
     if inside:
         _leave_out(found, sources)
     return found
@@ -58,3 +62,40 @@ def _leave_out(found, sources):
     first += low * found.unit
     tap += low * found.tap_step
     count[:] = np.maximum(end - low, 0)
+
+
+def lines(axis, targets, sources, length=LINE) -> np.ndarray:
+    """The tiles of line_tile.py along an axis of all taps, a row each: (first source, target, first
+    tap, taps, bits of the sources inside, bits of the targets, resume)."""
+    found = []
+    for o in range(min(axis.every, targets)):
+        first, tap, taps = (int(number) for number in axis.taps[o])
+        target = np.arange(o, targets, axis.every * length)
+        source = first + np.arange(len(target)) * (length * axis.down * axis.unit)
+        there, done = _bits(target, axis.every, length, targets), 0
+        while done < taps or not done:
+            piece = _piece(taps - done)
+            at = source + done * axis.unit
+            tile = np.empty((len(target), 7), np.int64)
+            here = _bits(at, axis.unit, (length - 1) * axis.down + piece, sources) if taps else 0
+            columns = (at, target, tap + done * axis.tap_step, piece, here, there, done > 0)
+            for column, values in enumerate(columns):
+                tile[:, column] = values
+            found.append(tile)
+            done += piece
+    return np.concatenate(found)
+
+
+def _piece(left):
+    """How many taps of a line to unroll next: all, or pieces of about the same size."""
+    if left in UNROLLED or not left:
+        return max(left, 1)
+    even = -(-left // max(2, -(-left // UNROLLED[-1])))
+    return next(size for size in UNROLLED if size >= even)
+
+
+def _bits(first, every, count, size):
+    """Bit i: is first + i*every in 0..size-1?"""
+    low = np.clip(-(first // every), 0, count)
+    end = np.clip((size - 1 - first) // every + 1, low, count)
+    return (1 << end) - (1 << low)
