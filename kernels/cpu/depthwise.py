@@ -1,7 +1,8 @@
 """Convolution with few channels per group: depthwise, and groups of a few channels.
 
-Each plane of the result is the sum over its group's few source planes, a strip at a time
-(strips.py), and is written where it lies: no copy, no packing, no workspace but the sums of dw.
+Each plane of the result is the sum over its group's few source planes, lines of vectors at a time
+(column_windows.py; strips.py for 3x3 and for dx at stride 2), and is written where it lies: no copy,
+no packing, no workspace but the sums of dw and, with channels last, the weights.
 """
 
 from __future__ import annotations
@@ -78,10 +79,19 @@ def build(g, operation, dtype) -> Program:
         kernels = narrow_filters.KERNELS if operation == "conv_dw" else narrow.KERNELS
         return Program(g, stride, turned, kernels[way], None, last, rows, narrow.blocking(way))
     blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
-    if operation == "conv_forward" or operation == "conv_dx" and stride == 1:
+    if _by_columns(g, stride, operation):
         columns = column_windows.build(g, stride, operation, dtype)
         blocking = columns.blocking
     return Program(g, stride, turned, None, columns, last, rows, blocking)
+
+
+def _by_columns(g, stride, operation):
+    """Is column_windows.py ahead of strips.py, or the only one?"""
+    if stride == 2:
+        return operation == "conv_forward"
+    # strips.py loads a source row for three rows of the window, and sums 3x3 in one piece
+    sources = g.out_channels if operation == "conv_dx" else g.in_channels
+    return operation != "conv_dw" and (g.window[1:] != (3, 3) or sources != g.groups)
 
 
 def run(v, u, w, b, plan, workspace) -> bool:
@@ -100,7 +110,8 @@ def run(v, u, w, b, plan, workspace) -> bool:
             c = p.columns
             c.kernel(dtype, threads, v, u, w, b, c.planes, c.tiles, c.steps, threads)
         else:
-            planes_up(dtype, threads, v, u, w, b, g.dilation, g.before, threads)
+            kernel = planes if p.stride == 1 else planes_up
+            kernel(dtype, threads, v, u, turned, b, g.dilation, p.turned, threads)
         return True
     if not _channels_side_by_side(v, u):
         return False
@@ -160,8 +171,8 @@ def piece(left, most, whole):
     return PIECE if left >= PIECE and most == PIECE else 1
 
 
-def _planes(name, up, down):
-    """The kernel for one pair of strides (see strips.py): v = u convolved with w, + b."""
+def _planes(name, up):
+    """The kernel for one stride of targets (see strips.py): v = u convolved with w, + b."""
     apart = up > 1
 
     def body(v, u, w, b, dilation, before, slots):
@@ -193,7 +204,7 @@ def _planes(name, up, down):
             at = vo + z * step(v, 2)
             resume = 0
             for t in range(T):
-                d = z * down - before[0] + t * dilation[0]
+                d = z - before[0] + t * dilation[0]
                 if apart:
                     d = z + before[0] - t * dilation[0]
                     if d % up:
@@ -233,16 +244,15 @@ def _planes(name, up, down):
             numbers = (step(u, 3), u.shape[3], u.shape[4], step(w, 4), step(w, 5),
                        step(v, 3), P, Q, column, last, first + residue, end,
                        top, left, every, dilation[2], resume)  # fmt: skip
-            plane(up, down, rows, columns, u, uo, w, at, v, vo, start, numbers)
+            plane(up, 1, rows, columns, u, uo, w, at, v, vo, start, numbers)
 
     body.__name__ = name
     return Kernel(body, lambda F: (out(F, 5), array(F, 5), array(F, 6), array(F, 1),
                                    triple, triple, int64), FLOATS)  # fmt: skip
 
 
-planes = _planes("planes", 1, 1)
-planes_down = _planes("planes_down", 1, 2)
-planes_up = _planes("planes_up", 2, 1)
+planes = _planes("planes", 1)
+planes_up = _planes("planes_up", 2)
 
 
 def _filters(name, down):
