@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from . import (
     amx_conv,
     amx_dw,
@@ -9,6 +11,7 @@ from . import (
     depthwise,
     direct,
     implicit_gemm,
+    phases,
     pixel_conv,
     pixel_dw,
     plans,
@@ -26,6 +29,8 @@ _CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": i
 _REDUCE = {"amx": amx_dw.run, "depthwise": depthwise.dw, "implicit_gemm": weight_gradient.run,
            "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
            "winograd": winograd_dw.run}  # fmt: skip
+_CONVOLVE["phases"] = partial(phases.convolve, dict(_CONVOLVE))
+_REDUCE["phases"] = partial(phases.reduce, dict(_REDUCE))
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:

@@ -20,6 +20,7 @@ from . import (
     amx_program,
     depthwise,
     implicit_gemm,
+    phases,
     pixel_conv,
     pixel_dw,
     pointwise,
@@ -51,6 +52,10 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     that the arrays at hand are not for.
     """
     operation = made.operation
+    if tiled and without != "phases":
+        found = _phases(made, g, dtype, settings, again)
+        if found is not None:
+            return found
     if tiled and not _far(g):
         for algorithm, serves, build in _CHOICES:
             if algorithm != without and serves(operation, g, dtype, settings):
@@ -65,6 +70,30 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     if depthwise.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
+
+
+def _phases(made, g, dtype, settings, again):
+    """The plan by way of phases, or of less than the whole images, or None where it is behind."""
+    axes = phases.nearer(g)
+    if axes is None or not phases.serves(g, phases.geometry(g, axes)):
+        return None
+
+    def plan(one, limit):
+        return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again, True,
+                         "phases")  # fmt: skip
+
+    built = phases.build(made.operation, g, axes, dtype, settings.workspace_limit, plan)
+    inner, dilation = built.inner, phases.geometry(g, axes).dilation
+    if inner.algorithm == "direct" or not affords(settings, built.size):
+        return None
+    blocking = {"by": inner.algorithm, "phases": dilation, "batches": built.batches,
+                **inner.blocking}  # fmt: skip
+    if settings.precision == "strict":
+        other = partial(again, settings, "phases")
+    else:
+        other = partial(again, replace(settings, precision="strict"))
+    return replace(made, algorithm="phases", workspace_bytes=built.size, blocking=blocking,
+                   program=built, otherwise=other)  # fmt: skip
 
 
 def _far(g) -> bool:
