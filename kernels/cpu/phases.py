@@ -21,8 +21,9 @@ from . import columns
 from .phase_copies import Move, gather, scatter
 from .vectors import ITEMSIZE, LANES
 
-#: Bytes of the copies of both images, if a single phase takes no more.
-COPY_BYTES = 8 * 1024 * 1024
+#: Bytes of the copies of both images, if a single phase takes no more: as many as leave the whole
+#: workspace small enough to be kept between calls, or else the least.
+COPY_BYTES = [n * 1024 * 1024 for n in (8, 4, 2)]
 
 #: A window of more taps on an axis is looked at by none of this.
 TAPS = 4096
@@ -135,8 +136,12 @@ def _phase(size, window, out, stride, dilation, before):
     return size, out, lead, reads - size
 
 
-def build(operation, g, axes, dtype, limit, plan) -> Program:
-    """``plan(geometry, limit)`` plans the undilated convolution; ``limit`` in bytes or None."""
+def build(operation, g, axes, dtype, limit, kept, plan) -> tuple[Program, object]:
+    """The program, and the geometry that its inner plan is for.
+
+    ``plan(geometry, limit)`` plans the undilated convolution; ``limit`` in bytes or None; a
+    workspace of ``kept`` bytes is kept between calls.
+    """
     near = geometry(g, axes)
     taps, outputs = (tuple(slice(getattr(axis, first), getattr(axis, first) + getattr(axis, count))
                            for axis in axes)
@@ -144,13 +149,23 @@ def build(operation, g, axes, dtype, limit, plan) -> Program:
     cells = tuple(slice(axis.cell, axis.cell + (axis.size - 1) * axis.apart + 1, axis.apart)
                   for axis in axes)  # fmt: skip
     whole = (near.window == g.window, near.out == g.out, near.size == g.size)
+    views = taps, outputs, cells, whole
     if max(near.dilation) == 1:
         inner = plan(near, limit)
-        return Program(inner, taps, outputs, cells, whole, 0, 0, None, None, 0,
-                       inner.workspace_bytes)  # fmt: skip
+        return Program(inner, *views, 0, 0, None, None, 0, inner.workspace_bytes), near
+    for most in COPY_BYTES:
+        if limit is not None:
+            most = min(most, limit // 2)
+        built, one = _batches(operation, near, views, dtype, limit, most, plan)
+        if built.size <= kept:
+            break
+    return built, one
+
+
+def _batches(operation, near, views, dtype, limit, most, plan):
+    """With copies of at most ``most`` bytes, if there can be."""
     one, item = phase_geometry(near), ITEMSIZE[dtype]
     each = item * (one.in_channels * one.plane + one.out_channels * one.out_plane)
-    most = COPY_BYTES if limit is None else min(COPY_BYTES, limit // 2)
     phases = near.dilation[2]
     parts = -(-phases // max(1, min(phases, most // each)))
     wide = -(-phases // parts)
@@ -167,8 +182,8 @@ def build(operation, g, axes, dtype, limit, plan) -> Program:
     of_x = Copies(one.batch, one.size, at, _move(near, one, shares))
     of_y = Copies(one.batch, one.out, at + sizes[0],
                   Move(*near.dilation, 1, 1, 1, 0, 0, 0, *one.out, *shares))  # fmt: skip
-    return Program(inner, taps, outputs, cells, whole, batches, units, of_x, of_y,
-                   at + sum(sizes[:2]), at + sum(sizes))  # fmt: skip
+    return Program(inner, *views, batches, units, of_x, of_y, at + sum(sizes[:2]),
+                   at + sum(sizes)), one  # fmt: skip
 
 
 def _move(near, one, shares):
