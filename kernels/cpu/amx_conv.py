@@ -163,8 +163,8 @@ def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0
         for run in range(images * depth):
             for y in range(height):
                 at = temp + run // depth * image + run % depth * plane + y * s.row
-                to = (vo + run // depth * step(v, 0) + k * step(v, 1)
-                      + run % depth * p.step_d * step(v, 2) + y * p.step_h * step(v, 3))  # fmt: skip
+                to = (vo + run // depth * step(v, 0) + run % depth * p.step_d * step(v, 2)
+                      + y * p.step_h * step(v, 3) + k * step(v, 1))  # fmt: skip
                 _finish_row(work, at, flags, bias, k, rows, width, p)
                 write_row(v, to, work, at, rows, width, p)
 

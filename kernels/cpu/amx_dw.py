@@ -185,7 +185,8 @@ def _turn(work, to, dy, source, rows, width):
 @helper
 def _box(d0, h0, w0, s):
     """Depth, height and width of the block that starts there."""
-    return min(s.block_d, s.span_d - d0), min(s.block_h, s.span_h - h0), min(s.block_w, s.span_w - w0)
+    depth, height = min(s.block_d, s.span_d - d0), min(s.block_h, s.span_h - h0)
+    return depth, height, min(s.block_w, s.span_w - w0)
 
 
 @helper
@@ -222,7 +223,7 @@ def _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p):
 
 @helper
 def _sums(channel_set, panel, p):
-    """Where the sums of a set and a panel lie, [tap][channel][SIDE], and from one tap to the next."""
+    """Where the sums of a set and a panel lie, [tap][channel][SIDE], and the step of a tap."""
     before = p.sums_at + channel_set * p.panels * p.taps * SQUARE
     if p.pairs and channel_set == p.channel_sets - 1:
         return before + panel * ((p.taps + 1) // 2) * SQUARE, HALF * SIDE
@@ -253,6 +254,7 @@ def _finish(dw, work, places, slot, g, channel_set, panel, empty, p):
         if side_by_side:
             transpose(dw, filters, step(dw, 0), work, at, tap_step, p.taps, rows, LANES)
             continue
-        for k in range(rows):
-            for tap in range(p.taps):
-                store(dw, filters + k * step(dw, 0) + places[tap], load(work, at + k + tap * tap_step))
+        for tap in range(p.taps):
+            for k in range(rows):
+                value = load(work, at + tap * tap_step + k)
+                store(dw, filters + k * step(dw, 0) + places[tap], value)
