@@ -24,31 +24,29 @@ PAGES = 0.7
 
 def cost(plan, g, dtype) -> float | None:
     """Of ``plan`` on ConvGeometry ``g``; None where it is not known."""
-    dw = plan.operation == "conv_dw"
     if plan.algorithm == "winograd":
         return _winograd(g, plan.operation == "conv_dx", dtype)
     if plan.algorithm not in ("amx", "implicit_gemm", "pixel_major"):
         return None
-    s, tiles = plan.program.blocks, plan.algorithm == "amx"
-    side = amx.SIDE if tiles else COLUMNS[dtype]
+    tiles = plan.algorithm == "amx"
+    s = plan.program.beside.blocks if tiles else plan.program.blocks
     channels = g.in_channels if plan.operation != "conv_dx" else g.out_channels
     source = g.plane if plan.operation != "conv_dx" else g.out_plane
     block, reach = (s.block_d, s.block_h, s.block_w), (s.reach_d, s.reach_h, s.reach_w)
     rim = math.prod(b + r for b, r in zip(block, reach)) / math.prod(block)
     used = 1.0
     if plan.algorithm != "pixel_major":
-        used = _used(s, side, plan.operation)
-    rate = (TILES if tiles else VECTORS)[dw]
+        used = _used(s, amx.SIDE if tiles else COLUMNS[dtype])
+    rate = (TILES if tiles else VECTORS)[plan.operation == "conv_dw"]
     return g.multiply_adds / used * rate + g.batch * channels * source * rim * COPIED
 
 
-def _used(s, side, operation):
+def _used(s, side):
     """The part of a block's columns that are results."""
-    count = s.block_h * s.block_w
     run = (s.block_h - 1) * s.row + s.block_w
-    if run == s.area and s.block_d == 1:
-        count, run = count * s.images, run * s.images
-    return count / (-(-run // side) * side)
+    through = (s.images - 1) * s.volume + (s.block_d - 1) * s.area + run
+    columns = min(-(-run // side) * s.images * s.block_d, -(-through // side)) * side
+    return s.images * s.block_d * s.block_h * s.block_w / columns
 
 
 def _winograd(g, flip, dtype):
