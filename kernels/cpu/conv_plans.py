@@ -20,6 +20,7 @@ from . import (
     amx_program,
     depthwise,
     implicit_gemm,
+    patches,
     pixel_conv,
     pixel_dw,
     pointwise,
@@ -147,6 +148,21 @@ def _unlimited(settings):
     return replace(settings, workspace_limit=None)
 
 
+def _patches_serves(operation, g, dtype, settings) -> bool:
+    return patches.serves(g) and not depthwise.serves(g)
+
+
+def _patches(made, g, dtype, settings, again):
+    built = patches.build(g, dtype, lambda one: _pointwise(made, one, dtype, settings, again))
+    first = built.products[0][2]
+    other = partial(again, settings, "patches")
+    if first.blocking["product"] == "amx":
+        other = partial(again, replace(settings, precision="strict"))
+    return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
+                   blocking={"images": built.shape[0], **first.blocking},
+                   otherwise=other)  # fmt: skip
+
+
 def _winograd_serves(operation, g, dtype, settings) -> bool:
     """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
     if settings.precision == "strict":
@@ -217,6 +233,7 @@ def _amx_program(made, g):
 #: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
 _CHOICES = (
     ("pointwise", _pointwise_serves, _pointwise),
+    ("patches", _patches_serves, _patches),
     ("winograd", _winograd_serves, _winograd),
     ("amx", _amx_serves, _amx),
 )
