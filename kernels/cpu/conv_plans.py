@@ -149,14 +149,24 @@ def _unlimited(settings):
 
 
 def _patches_serves(operation, g, dtype, settings) -> bool:
-    return patches.serves(g) and not depthwise.serves(g)
+    """Is each number of x multiplied often enough to pay for bringing it into another order?"""
+    if not patches.serves(g) or depthwise.serves(g):
+        return False
+    rows, terms = g.out_channels // g.groups, g.taps * g.in_channels // g.groups
+    if operation == "conv_dw":
+        return not pixel_dw.serves(g)
+    if _amx_serves(operation, g, dtype, settings):
+        return operation == "conv_forward" and rows >= 256
+    return min(rows, terms) >= 192 if operation == "conv_forward" else rows >= 64
 
 
 def _patches(made, g, dtype, settings, again):
-    built = patches.build(g, dtype, lambda one: _pointwise(made, one, dtype, settings, again))
+    built = patches.build(g, dtype, made.operation == "conv_dw",
+                          lambda one: _pointwise(made, one, dtype, settings, again))  # fmt: skip
     first = built.products[0][2]
     other = partial(again, settings, "patches")
-    if first.blocking["product"] == "amx":
+    if any(product and product.algorithm == "amx"
+           for product in (first.program.images, first.program.batch)):  # fmt: skip
         other = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
                    blocking={"images": built.shape[0], **first.blocking},

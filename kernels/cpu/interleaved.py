@@ -6,13 +6,12 @@ even and at odd places; the way back zips them.
 
 from __future__ import annotations
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from .vectors import Emitter, const, pointer
 
-#: numbers of rows that have code of their own
+#: Numbers of rows, ``turns`` below, that there is code for; with others nothing is done.
 ROWS_IN_TURN = (2, 4, 8)
 
 
@@ -90,7 +89,7 @@ def _switch(builder, dtype, turns, row, rows, apart, count, method):
 
 @intrinsic
 def take_turns_apart(typing, target, to, apart, source, start, turns, count):
-    """target[to + s*apart + q] = source[start + q*turns + s], s < turns in ROWS_IN_TURN, q < count."""
+    """target[to + s*apart + q] = source[start + q*turns + s], s < turns, q < count."""
 
     def generate(context, builder, signature, arguments):
         target, to, apart, source, start, turns, count = arguments
@@ -105,7 +104,7 @@ def take_turns_apart(typing, target, to, apart, source, start, turns, count):
 
 @intrinsic
 def bring_turns_together(typing, target, to, source, start, apart, turns, count):
-    """target[to + q*turns + s] = source[start + s*apart + q], s < turns in ROWS_IN_TURN, q < count."""
+    """target[to + q*turns + s] = source[start + s*apart + q], s < turns, q < count."""
 
     def generate(context, builder, signature, arguments):
         target, to, source, start, apart, turns, count = arguments

@@ -16,7 +16,7 @@ import numpy as np
 from . import pointwise
 from .implicit_gemm import in_one_row
 from .interleaved import bring_turns_together, take_turns_apart
-from .jit import array, helper, kernel, out, prange, triple
+from .jit import array, helper, int64, kernel, out, prange, triple
 from .memory import load, step, store
 from .padded_rows import pad_row
 from .transposition import transpose
@@ -30,9 +30,11 @@ MOST_BYTES = 16 * 1024 * 1024
 class Program:
     products: tuple  # (first image, end, plan of the 1x1 convolution) of each piece of the batch
     window: tuple[int, int, int]
-    shape: tuple[int, int, int]  # of the matrices: images, channels, pixels
-    weights: int  # elements of w
-    at: int  # bytes of the 1x1 convolution's workspace; then the matrices, w in order, a piece's dw
+    shape: tuple[int, int, int]  # of a piece's matrices: images, channels, pixels
+    joined: bool  # are small images one row of pixels?
+    outputs: int  # K
+    weights: int
+    at: int  # bytes of the product's workspace; behind it what `_rooms` says
     size: int  # of the workspace, in bytes
 
 
@@ -43,32 +45,33 @@ def serves(g) -> bool:
             and pointwise.serves(seen(g, g.batch)))  # fmt: skip
 
 
-def seen(g, batch):
-    """ConvGeometry ``g`` on ``batch`` images in the order of matrices."""
-    one = (1, 1, 1)
-    pixels = (1, 1, g.out_plane)
-    return replace(g, size=pixels, window=one, out=pixels, stride=one, dilation=one, batch=batch,
-                   in_channels=g.in_channels * g.taps)  # fmt: skip
+def seen(g, images):
+    """The 1x1 convolution on so many images of ConvGeometry ``g`` in the order of matrices."""
+    one, pixels = (1, 1, 1), g.out_plane
+    if _joined(g):
+        images, pixels = 1, images * pixels
+    return replace(g, size=(1, 1, pixels), window=one, out=(1, 1, pixels), stride=one,
+                   dilation=one, batch=images, in_channels=g.in_channels * g.taps)  # fmt: skip
 
 
-def pieces(g, dtype):
-    """(first image, end) of the pieces of the batch, all but the last of the same size."""
-    image = g.in_channels * g.taps * g.out_plane * ITEMSIZE[dtype]
-    count = max(1, -(-g.batch * image // MOST_BYTES))
-    images = max(1, -(-g.batch // count))
-    return [(n, min(n + images, g.batch)) for n in range(0, g.batch, images)]
+def _joined(g):
+    return g.out_plane < pointwise.LEAST_PIXELS
 
 
-def build(g, dtype, plan) -> Program:
-    """``plan`` makes the plan of a 1x1 convolution from its geometry."""
-    cut = pieces(g, dtype)
-    plans = {end - n: plan(seen(g, end - n)) for n, end in cut}
+def build(g, dtype, sums, plan) -> Program:
+    """``plan`` makes the plan of a 1x1 convolution from its geometry; ``sums``: is it for dw?"""
+    channels, pixels = g.in_channels * g.taps, g.out_plane
+    outputs = g.out_channels if _joined(g) else 0
+    image = (channels + outputs) * pixels * ITEMSIZE[dtype]
+    images = -(-g.batch // max(1, -(-g.batch * image // MOST_BYTES)))
+    cuts = [(n, min(n + images, g.batch)) for n in range(0, g.batch, images)]
+    plans = {end - n: plan(seen(g, end - n)) for n, end in cuts}
     at = -(-max(one.workspace_bytes for one in plans.values()) // 64) * 64
-    shape = (cut[0][1], g.in_channels * g.taps, g.out_plane)
-    weights = g.out_channels * (g.in_channels // g.groups) * g.taps
-    size = at + (prod(shape) + 2 * weights) * ITEMSIZE[dtype]
-    return Program(tuple((n, end, plans[end - n]) for n, end in cut), g.window, shape, weights,
-                   at, size)  # fmt: skip
+    copies = 2 if sums and len(cuts) > 1 else 1
+    size = at + images * image + copies * prod(g.w_shape) * ITEMSIZE[dtype]
+    return Program(tuple((n, end, plans[end - n]) for n, end in cuts), g.window,
+                   (images, channels, pixels), _joined(g), outputs, prod(g.w_shape), at,
+                   size)  # fmt: skip
 
 
 def convolve(v, u, w, bias, plan, workspace) -> bool:
@@ -85,9 +88,9 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     last, pixels = _lying(image, other, groups)
     if pixels is None or not weights.flags.c_contiguous:
         return False
-    matrices, ordered, _ = _rooms(program, last, workspace.view(dtype))
+    work = workspace.view(dtype)
     if last:
-        ordered = ordered.reshape(K, taps, C)
+        ordered = _rooms(program, work)[1].reshape(K, taps, C)
         swap(dtype, threads, ordered, weights.reshape(K, C, taps))
         weights = ordered
     weights = weights.reshape(groups, K, C * taps, 1, 1, 1)
@@ -95,14 +98,18 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
         weights = weights.swapaxes(1, 2)
         bias = np.tile(bias, taps) if last else np.repeat(bias, taps)
     for n, end, product in program.products:
-        some, pair = matrices[: end - n], (matrices[: end - n], pixels[n:end])
+        some, matrices, outputs, rows = _matrices(program, last, work, pixels[n:end])
         if forward:
-            gather(dtype, threads, some, image[n:end], program.window, size)
-        if not pointwise.convolve(*(pair[::-1] if forward else pair), weights, bias, product,
-                                  workspace):  # fmt: skip
+            gather(dtype, threads, some, image[n:end], program.window, size, last)
+        elif rows is not None:
+            copy(dtype, threads, rows, pixels[n:end])
+        pair = (outputs, matrices) if forward else (matrices, outputs)
+        if not pointwise.convolve(*pair, weights, bias, product, workspace):
             return False
         if not forward:
-            spread(dtype, threads, image[n:end], some, bias, program.window, size)
+            spread(dtype, threads, image[n:end], some, bias, program.window, size, last)
+        elif rows is not None:
+            copy(dtype, threads, pixels[n:end], rows)
     return True
 
 
@@ -113,17 +120,20 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
     last, pixels = _lying(x, dy, x.shape[1] // C)
     if pixels is None or not dw.flags.c_contiguous:
         return False
-    matrices, ordered, part = _rooms(program, last, workspace.view(dtype))
-    shape = (K, C * taps, 1, 1, 1)
-    sums, part = (ordered if last else dw).reshape(shape), part.reshape(shape)
+    work, shape = workspace.view(dtype), (K, C * taps, 1, 1, 1)
+    _, ordered, part = _rooms(program, work)
+    sums = (ordered if last else dw).reshape(shape)
     part_db = np.empty_like(db)
     for n, end, product in program.products:
-        some, to = matrices[: end - n], (part, part_db) if n else (sums, db)
-        gather(dtype, threads, some, x[n:end], program.window, dy.shape[2:])
-        if not pointwise.reduce(*to, pixels[n:end], some, product, workspace):
+        some, matrices, outputs, rows = _matrices(program, last, work, pixels[n:end])
+        gather(dtype, threads, some, x[n:end], program.window, dy.shape[2:], last)
+        if rows is not None:
+            copy(dtype, threads, rows, pixels[n:end])
+        to = (part.reshape(shape), part_db) if n else (sums, db)
+        if not pointwise.reduce(*to, outputs, matrices, product, workspace):
             return False
         if n:
-            add(dtype, threads, sums, part)
+            add(dtype, threads, sums, to[0])
             db += part_db
     if last:
         swap(dtype, threads, dw.reshape(K, C, taps), ordered.reshape(K, taps, C))
@@ -142,25 +152,40 @@ def _lying(image, other, groups):
     return True, pixels if last else None
 
 
-def _rooms(program, last, work):
-    """The matrices of a piece of the batch, room for w or dw in their order, and for another dw."""
+def _rooms(program, work):
+    """Room for matrices and joined outputs, for w or dw in their order, for another piece's dw."""
     first = program.at // work.itemsize
     images, channels, pixels = program.shape
-    room = first + images * channels * pixels
-    matrices = work[first:room].reshape(images, 1, 1, channels, pixels).swapaxes(1, 3)
+    end = first + images * (channels + program.outputs) * pixels
+    ordered = end + program.weights
+    return work[first:end], work[end:ordered], work[ordered : ordered + program.weights]
+
+
+def _matrices(program, last, work, pixels):
+    """x in the order of matrices, as (N, channels, 1, 1, pixels) and as the product takes it,
+
+    ``pixels`` of the outputs as that takes them and, where that is a copy, the copy's images.
+    """
+    images, (_, L, P), K = len(pixels), program.shape, pixels.shape[1]
+    room = _rooms(program, work)[0]
+    room, behind = room[: images * L * P], room[images * L * P :]
     if last:
-        matrices = work[first:room].reshape(images, 1, 1, pixels, channels).transpose(0, 4, 1, 2, 3)
-    weights = work[room : room + 2 * program.weights].reshape(2, -1)
-    return matrices, *weights
+        made = room.reshape(images, 1, 1, P, L).transpose(0, 4, 1, 2, 3)
+        return made, made, pixels, None
+    if not program.joined:
+        made = room.reshape(images, L, 1, 1, P)
+        return made, made, pixels, None
+    rows = behind[: images * K * P]
+    x, y = (a.reshape(-1, images, 1, 1, P).swapaxes(0, 1) for a in (room, rows))
+    return x, room.reshape(1, L, 1, 1, -1), rows.reshape(1, K, 1, 1, -1), y
 
 
-@kernel(lambda F: (out(F, 5), array(F, 5), triple, triple))
-def gather(matrices, x, window, size):
-    """matrices (N, C*T*R*S or T*R*S*C, 1, 1, Z*P*Q) = x (N, C, D, H, W)."""
+@kernel(lambda F: (out(F, 5), array(F, 5), triple, triple, int64))
+def gather(matrices, x, window, size, last):
+    """matrices (N, C*T*R*S, or T*R*S*C if ``last``, 1, 1, Z*P*Q) = x (N, C, D, H, W)."""
     N, C = x.shape[:2]
     T, R, S = window
     Z, P, Q = size
-    last = step(matrices, 1) == 1 and step(matrices, 4) != 1
     tasks = 1 if last else C
     for task in prange(N * tasks * Z * P):
         n, c, z, p = task // (tasks * Z * P), task // (Z * P) % tasks, task // P % Z, task % P
@@ -192,13 +217,12 @@ def _take_row(target, to, apart, source, start, S, Q):
             pad_row(target, to + s * apart, source, start + s, S, 0, Q, Q)
 
 
-@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 1), triple, triple))
-def spread(x, matrices, bias, window, size):
-    """The inverse of `gather`; what no window reads becomes the bias, which has been added, or 0."""
+@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 1), triple, triple, int64))
+def spread(x, matrices, bias, window, size, last):
+    """The inverse of `gather`; what no window reads becomes the bias, if there is one, or 0."""
     N, C, D, H, W = x.shape
     T, R, S = window
     Z, P, Q = size
-    last = step(matrices, 1) == 1 and step(matrices, 4) != 1
     channels = C if last else 1
     tasks = C // channels
     for task in prange(N * tasks * D * H):
@@ -244,6 +268,16 @@ def swap(target, source):
     K, A, B = source.shape
     for k in prange(K):
         transpose(target, k * A * B, A, source, k * A * B, B, A, B, VECTOR_BYTES // target.itemsize)
+
+
+@kernel(lambda F: (out(F, 5), array(F, 5)))
+def copy(target, source):
+    """target = source, (N, K, 1, 1, pixels) both, whose pixels lie side by side."""
+    N, K, _, _, pixels = source.shape
+    for task in prange(N * K):
+        n, k = task // K, task % K
+        copy_row(target, n * step(target, 0) + k * step(target, 1),
+                 source, n * step(source, 0) + k * step(source, 1), pixels)  # fmt: skip
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5)))
