@@ -14,7 +14,7 @@ from gradroute.geometry import MatmulGeometry
 
 from . import (
     amx,
-    amx_dw,
+    amx_dw_program,
     amx_matmul,
     amx_pointwise_dw,
     amx_program,
@@ -222,22 +222,20 @@ def _fill(count):
 
 def _amx(made, g, dtype, settings, again):
     built = _amx_program(made, g)
-    s = built.blocks
-    blocking = {"images": s.images, "block": (s.block_d, s.block_h, s.block_w)}
     strict = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
-                   blocking={"tile": amx.TILE, **blocking}, otherwise=strict)  # fmt: skip
+                   blocking={"tile": amx.TILE, **built.beside.blocking}, otherwise=strict)  # fmt: skip
 
 
 def _amx_program(made, g):
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_dw":
-        return amx_dw.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
+        return amx_dw_program.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
     if made.operation == "conv_forward":
-        return amx_program.build(regions.forward_axes(g), g.batch, g.groups, rows, channels,
+        return amx_program.build(regions.forward_axes(g), g.size, g.batch, g.groups, rows, channels,
                                  made.threads, BUFFER_BYTES)  # fmt: skip
-    return amx_program.build(regions.dx_axes(g), g.batch, g.groups, channels, rows, made.threads,
-                             BUFFER_BYTES)  # fmt: skip
+    return amx_program.build(regions.dx_axes(g), g.out, g.batch, g.groups, channels, rows,
+                             made.threads, BUFFER_BYTES)  # fmt: skip
 
 
 #: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
