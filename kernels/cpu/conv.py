@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from . import (
     amx_conv,
     amx_dw,
@@ -10,6 +12,7 @@ from . import (
     direct,
     implicit_gemm,
     patches,
+    phases,
     pixel_conv,
     pixel_dw,
     plans,
@@ -27,6 +30,8 @@ _CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": i
 _REDUCE = {"amx": amx_dw.run, "depthwise": depthwise.dw, "implicit_gemm": weight_gradient.run,
            "patches": patches.reduce, "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
            "winograd": winograd_dw.run}  # fmt: skip
+_CONVOLVE["phases"] = partial(phases.convolve, dict(_CONVOLVE))
+_REDUCE["phases"] = partial(phases.reduce, dict(_REDUCE))
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:
