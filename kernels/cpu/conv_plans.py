@@ -21,6 +21,7 @@ from . import (
     conv_costs,
     depthwise,
     implicit_gemm,
+    patches,
     phases,
     pixel_conv,
     pixel_dw,
@@ -194,6 +195,31 @@ def _unlimited(settings):
     return replace(settings, workspace_limit=None)
 
 
+def _patches_serves(operation, g, dtype, settings) -> bool:
+    """Is each number of x multiplied often enough to pay for bringing it into another order?"""
+    if not patches.serves(g) or depthwise.serves(g):
+        return False
+    rows, terms = g.out_channels // g.groups, g.taps * g.in_channels // g.groups
+    if operation == "conv_dw":
+        return not pixel_dw.serves(g)
+    if _amx_serves(operation, g, dtype, settings):
+        return operation == "conv_forward" and rows >= 256
+    return min(rows, terms) >= 192 if operation == "conv_forward" else rows >= 64
+
+
+def _patches(made, g, dtype, settings, again):
+    built = patches.build(g, dtype, made.operation == "conv_dw",
+                          lambda one: _pointwise(made, one, dtype, settings, again))  # fmt: skip
+    first = built.products[0][2]
+    other = partial(again, settings, "patches")
+    if any(product and product.algorithm == "amx"
+           for product in (first.program.images, first.program.batch)):  # fmt: skip
+        other = partial(again, replace(settings, precision="strict"))
+    return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
+                   blocking={"images": built.shape[0], **first.blocking},
+                   otherwise=other)  # fmt: skip
+
+
 def _winograd_serves(operation, g, dtype, settings) -> bool:
     """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
     if settings.precision == "strict":
@@ -262,6 +288,7 @@ def _amx_program(made, g):
 #: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
 _CHOICES = (
     ("pointwise", _pointwise_serves, _pointwise),
+    ("patches", _patches_serves, _patches),
     ("winograd", _winograd_serves, _winograd),
     ("amx", _amx_serves, _amx),
 )
