@@ -17,8 +17,10 @@ from .microkernel import COLUMNS
 TILES = {False: 0.003, True: 0.005}
 VECTORS = {False: 0.006, True: 0.007}
 WINOGRAD = 0.0057
-#: A transformed number, one copied into a block, and one moved out of an image or back.
-TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.6
+#: A transformed number, one copied into a block, one moved out of an image or back.
+TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.5
+#: A row of a phase moved, beside its numbers.
+MOVED_ROW = 2
 #: A weight packed.
 PACKED = 0.45
 #: What cells of a dilated image cost more: a multiply-add, as taps share nothing that is in L1, and
@@ -106,7 +108,7 @@ def by_phases(built, one, dtype) -> float | None:
         return found
     moved = built.batches * one.batch * (one.in_channels * one.plane
                                          + one.out_channels * one.out_plane)  # fmt: skip
-    return built.batches * found + moved * MOVED
+    return built.batches * found + moved * (MOVED + MOVED_ROW / one.size[2])
 
 
 def fresh(size, kept) -> float:
