@@ -14,12 +14,15 @@ from gradroute.geometry import MatmulGeometry
 
 from . import (
     amx,
-    amx_dw,
+    amx_dw_program,
     amx_matmul,
     amx_pointwise_dw,
     amx_program,
+    conv_costs,
     depthwise,
     implicit_gemm,
+    patches,
+    phases,
     pixel_conv,
     pixel_dw,
     pointwise,
@@ -51,6 +54,10 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     that the arrays at hand are not for.
     """
     operation = made.operation
+    if tiled and without != "phases":
+        found = _phases(made, g, dtype, settings, again)
+        if found is not None:
+            return found
     if tiled and not _far(g):
         for algorithm, serves, build in _CHOICES:
             if algorithm != without and serves(operation, g, dtype, settings):
@@ -65,6 +72,47 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     if depthwise.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
+
+
+def _phases(made, g, dtype, settings, again):
+    """The plan by way of phases, or of less than the whole images, or None where it is behind."""
+    axes = phases.nearer(g)
+    if axes is None or not phases.serves(g, phases.geometry(g, axes)):
+        return None
+
+    def plan(one, limit):
+        return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again, True,
+                         "phases")  # fmt: skip
+
+    built, one = phases.build(made.operation, g, axes, dtype, settings.workspace_limit,
+                              BUFFER_BYTES, plan)  # fmt: skip
+    inner = built.inner
+    if inner.algorithm == "direct" or not affords(settings, built.size):
+        return None
+    if not _phases_pay(built, one, plan(g, settings.workspace_limit), g, dtype):
+        return None
+    blocking = {"by": inner.algorithm, "phases": phases.geometry(g, axes).dilation,
+                "batches": built.batches, **inner.blocking}  # fmt: skip
+    if settings.precision == "strict":
+        other = partial(again, settings, "phases")
+    else:
+        other = partial(again, replace(settings, precision="strict"))
+    return replace(made, algorithm="phases", workspace_bytes=built.size, blocking=blocking,
+                   program=built, otherwise=other)  # fmt: skip
+
+
+def _phases_pay(built, one, plain, g, dtype) -> bool:
+    """Is ``built`` ahead of the ``plain`` plan?"""
+    if plain.algorithm == "direct":
+        return True
+    if one.multiply_adds <= (1 - phases.SPARED) * g.multiply_adds and not built.batches:
+        return True
+    costs = (conv_costs.by_phases(built, one, dtype), conv_costs.cost(plain, g, dtype))
+    if None in costs:
+        return False
+    phased, whole = (cost + conv_costs.fresh(size, BUFFER_BYTES)
+                     for cost, size in zip(costs, (built.size, plain.workspace_bytes)))  # fmt: skip
+    return phased < whole
 
 
 def _far(g) -> bool:
@@ -147,6 +195,31 @@ def _unlimited(settings):
     return replace(settings, workspace_limit=None)
 
 
+def _patches_serves(operation, g, dtype, settings) -> bool:
+    """Is each number of x multiplied often enough to pay for bringing it into another order?"""
+    if not patches.serves(g) or depthwise.serves(g):
+        return False
+    rows, terms = g.out_channels // g.groups, g.taps * g.in_channels // g.groups
+    if operation == "conv_dw":
+        return not pixel_dw.serves(g)
+    if _amx_serves(operation, g, dtype, settings):
+        return operation == "conv_forward" and rows >= 256
+    return min(rows, terms) >= 192 if operation == "conv_forward" else rows >= 64
+
+
+def _patches(made, g, dtype, settings, again):
+    built = patches.build(g, dtype, made.operation == "conv_dw",
+                          lambda one: _pointwise(made, one, dtype, settings, again))  # fmt: skip
+    first = built.products[0][2]
+    other = partial(again, settings, "patches")
+    if any(product and product.algorithm == "amx"
+           for product in (first.program.images, first.program.batch)):  # fmt: skip
+        other = partial(again, replace(settings, precision="strict"))
+    return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
+                   blocking={"images": built.shape[0], **first.blocking},
+                   otherwise=other)  # fmt: skip
+
+
 def _winograd_serves(operation, g, dtype, settings) -> bool:
     """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
     if settings.precision == "strict":
@@ -196,27 +269,41 @@ def _fill(count):
 
 def _amx(made, g, dtype, settings, again):
     built = _amx_program(made, g)
-    s = built.blocks
-    blocking = {"images": s.images, "block": (s.block_d, s.block_h, s.block_w)}
     strict = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
-                   blocking={"tile": amx.TILE, **blocking}, otherwise=strict)  # fmt: skip
+                   blocking={"tile": amx.TILE, **built.beside.blocking}, otherwise=strict)  # fmt: skip
 
 
 def _amx_program(made, g):
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_dw":
-        return amx_dw.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
-    if made.operation == "conv_forward":
-        return amx_program.build(regions.forward_axes(g), g.batch, g.groups, rows, channels,
-                                 made.threads, BUFFER_BYTES)  # fmt: skip
-    return amx_program.build(regions.dx_axes(g), g.batch, g.groups, channels, rows, made.threads,
-                             BUFFER_BYTES)  # fmt: skip
+        return amx_dw_program.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
+    source = g.size
+    if made.operation == "conv_dx":
+        rows, channels, source = channels, rows, g.out
+    return _cheapest([amx_program.build(axes, source, g.batch, g.groups, rows, channels,
+                                        made.threads, BUFFER_BYTES)
+                      for axes in _axes(made.operation, g)], True)  # fmt: skip
+
+
+def _axes(operation, g):
+    """What the axes of the forward pass or of dx can be, the usual ones first."""
+    forward = operation == "conv_forward"
+    usual = regions.forward_axes(g) if forward else regions.dx_axes(g)
+    cells = regions.cell_axes(g, forward)
+    return [usual] if cells is None else [usual, cells]
+
+
+def _cheapest(programs, tiles):
+    if len(programs) == 1:
+        return programs[0]
+    return min(programs, key=lambda program: conv_costs.of_program(program, tiles))
 
 
 #: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
 _CHOICES = (
     ("pointwise", _pointwise_serves, _pointwise),
+    ("patches", _patches_serves, _patches),
     ("winograd", _winograd_serves, _winograd),
     ("amx", _amx_serves, _amx),
 )
@@ -282,20 +369,20 @@ def _implicit_gemm(made, g, dtype, settings, flat=True, last=None):
     flat = flat and _one_to_one(g)
     seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    if made.operation == "conv_forward":
-        axes, source = regions.forward_axes(seen), seen.size
-    else:
-        axes, source = regions.dx_axes(seen), seen.out
-        rows, channels = channels, rows
+    source = seen.size
+    if made.operation == "conv_dx":
+        rows, channels, source = channels, rows, seen.out
     item, budget = ITEMSIZE[dtype], BUFFER_BYTES
     if settings.workspace_limit is not None:
         budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
-    built = implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
-                                made.threads, max(budget, 1), flat, last is None)  # fmt: skip
-    size = built.size * item
-    if not affords(settings, size):
+    programs = [implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
+                                    made.threads, max(budget, 1), flat, last is None)
+                for axes in _axes(made.operation, seen)]  # fmt: skip
+    programs = [built for built in programs if affords(settings, built.size * item)]
+    if not programs:
         return made  # the direct loops need none
-    p, s = built.product, built.blocks
+    built = _cheapest(programs, False)
+    size, p, s = built.size * item, built.product, built.blocks
     blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": s.images,
                 "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
     otherwise = partial(_implicit_gemm, made, g, dtype, settings, False) if flat else None
