@@ -248,6 +248,23 @@ def test_many_weights_are_summed_part_by_part(dtype, bound):
         np.testing.assert_array_equal(gr.conv_backward(dy, x, w, need="w", **options)[1], found)
 
 
+@pytest.mark.parametrize("layout", ("channels_first", "channels_last"))
+@pytest.mark.parametrize("dtype, bound", [("float32", 3e-6), ("float64", 1e-14)])
+def test_sixteen_channels_gain_in_forward_and_dx(dtype, bound, layout):
+    rng = np.random.default_rng(8)
+    shape = (2, 16, 21, 23) if layout == "channels_first" else (2, 21, 23, 16)
+    x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((18, 16, 3, 3)).astype(dtype)
+    options = {"padding": 1, "layout": layout}
+    for operation in ("conv", "conv_dx"):
+        assert gr.plan(operation, x, w, **options).algorithm == "winograd"
+    assert gr.plan("conv_dw", x, w, **options).algorithm != "winograd"
+    found = everything(x, w, options)
+    with gr.config(backend="reference"):
+        exact = everything(x.astype(float), w.astype(float), options)
+    for one, right in zip(found, exact):
+        assert error(one, right) < bound
+
+
 def test_what_would_not_gain_goes_another_way():
     x, w, options = arrays("same")
 

@@ -226,7 +226,10 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
         return False
     if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
-    if min(g.in_channels, g.out_channels) // g.groups < 32:
+    least = 32  # each group has panels of weights of its own, partly filled
+    if operation != "conv_dw":
+        least = 16 if g.groups == 1 else 24 if dtype == "float32" else 32
+    if min(g.in_channels, g.out_channels) // g.groups < least:
         return False
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
     # dw sums a product for each weight and point over all tiles: few tiles are not worth them
