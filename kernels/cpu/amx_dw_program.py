@@ -10,7 +10,7 @@ from numba import int64, types
 
 from .amx import DEPTH, PARTS, SIDE, STEP_BYTES
 from .amx_blocks import Beside, beside
-from .amx_program import FLAGS, LANES, odd_lines, round_up
+from .amx_program import FLAGS, HALF, LANES, odd_lines, round_up
 from .blocks import tap_offsets
 from .regions import target_phases
 
@@ -20,7 +20,6 @@ BLOCK_BYTES = 1280 * 1024
 #: but at least this many pixels: every block of them reads and writes all the sums.
 BLOCK_PIXELS = 512
 
-HALF = SIDE // 2  # channels of one tile
 TILE = HALF * SIDE  # sums of these by a panel of output channels, for one tap
 
 

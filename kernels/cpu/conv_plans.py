@@ -183,7 +183,8 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     least = 1
     if g.taps == 1:
         least = (4 if operation == "conv_dw" else 2) * amx.SIDE
-    if operation == "conv_dw" and g.taps > 1 and channels <= amx.SIDE and pixel_dw.serves(g):
+    few = channels < amx.SIDE or channels == amx.SIDE and g.taps < 16
+    if operation == "conv_dw" and g.taps > 1 and few and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
     full = min(_fill(rows), _fill(channels)) >= 0.7
     return full and min(rows, channels) >= least and amx.available()
