@@ -57,8 +57,8 @@ def run(dw, db, dy, x, plan, workspace) -> bool:
     work[: p.bias_at] = 0
     dw = seen.window(dw)
     reduce("float32", plan.threads, dw, db, seen.array(dy), seen.array(x), work, SHAPES, _ALONG,
-           program.offsets, program.inside, seen.used, _places(dw), _pieces(seen.blocks), seen.blocks,
-           p)  # fmt: skip
+           program.offsets, program.inside, seen.used, _places(dw), _pieces(seen.blocks),
+           seen.blocks, p)  # fmt: skip
     broken, source, gradient = work[LANES : p.bias_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
     return not (broken or 0 < source < TINY or 0 < gradient < TINY)
 

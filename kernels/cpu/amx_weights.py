@@ -1,4 +1,4 @@
-"""The weights of amx_conv.py, packed: for every step one square of each part, as tiles read them."""
+"""The weights of amx_conv.py, packed: a square of each part for every step, as tiles read them."""
 
 from __future__ import annotations
 
