@@ -226,11 +226,15 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
         return False
     if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
-    if min(g.in_channels, g.out_channels) // g.groups < 32:
-        return False
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
     # dw sums a product for each weight and point over all tiles: few tiles are not worth them
-    return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
+    least = 64 if operation == "conv_dw" else 16
+    if min(rows, channels) < 32:  # the transforms weigh more, and those of weights and sums most
+        if min(rows, channels) < 16 or operation == "conv_dw":
+            return False
+        least = 64 if rows * channels >= 512 else 2048
+    return tiles >= least and filled >= 0.5
 
 
 def _winograd(made, g, dtype, settings, again):
@@ -318,7 +322,7 @@ def _pixel_conv(made, g, dtype, settings):
 
 
 def _pixel_dw(made, g, dtype, settings):
-    built = pixel_dw.build(regions.forward_axes(g), g, dtype, made.threads)
+    built = pixel_dw.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
     most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
     if size > most:
