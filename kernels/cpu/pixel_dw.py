@@ -158,7 +158,8 @@ def _build(g, dtype, threads, within):
         *g.out, images, *block, steps.size, *g.stride[:2], g.stride[2] * within, parts, threads,
         zeros_at, bias_at, slots_at, slot, dy_at,
     )  # fmt: skip
-    return Program(s, sums, places, steps, pads(forward_axes(g), g.size), slots_at + threads * slot, None)
+    size = slots_at + threads * slot
+    return Program(s, sums, places, steps, pads(forward_axes(g), g.size), size, None)
 
 
 def run(dw, db, dy, x, plan, workspace) -> bool:
