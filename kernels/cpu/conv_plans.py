@@ -208,16 +208,15 @@ def _patches_serves(operation, g, dtype, settings) -> bool:
 
 
 def _patches(made, g, dtype, settings, again):
-    built = patches.build(g, dtype, made.operation == "conv_dw",
-                          lambda one: _pointwise(made, one, dtype, settings, again))  # fmt: skip
+    def product(seen):
+        return _pointwise(made, seen, dtype, settings,
+                          lambda new, without=None: again(new, without and "patches"))  # fmt: skip
+
+    built = patches.build(g, dtype, made.operation == "conv_dw", product)
     first = built.products[0][2]
-    other = partial(again, settings, "patches")
-    if any(product and product.algorithm == "amx"
-           for product in (first.program.images, first.program.batch)):  # fmt: skip
-        other = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
                    blocking={"images": built.shape[0], **first.blocking},
-                   otherwise=other)  # fmt: skip
+                   otherwise=first.otherwise)  # fmt: skip
 
 
 def _winograd_serves(operation, g, dtype, settings) -> bool:

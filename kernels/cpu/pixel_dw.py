@@ -8,8 +8,8 @@ tile of pixel_tile.py, which broadcasts x from where it lies, so that no column 
 even a block of one.
 
 Where output channels would leave most of a vector empty and input channels fill it (the last layer
-of a network that makes images), x and dy change places, at stride 1: vectors run along c, every x is
-multiplied with the dy around it, and the windows of dw are turned round.
+of a network that makes images), x and dy change places, at stride 1: vectors run along c, every x
+is multiplied with the dy around it, and the windows of dw are turned round.
 
 The pixels fall into parts, each with sums of its own, which are added in order at the end: how many
 parts there are depends on the geometry alone.
