@@ -70,8 +70,8 @@ def given_shape(x_shape, layout) -> tuple:
 def canonical(array, layout):
     """The array seen as (N, C, D, H, W): a view.
 
-    An axis of size 1 that is put in gets the stride that it has in an array without gaps, so that
-    the kernels recognise one; None as an index would give it 0.
+    NumPy's reshape gives an axis of size 1 the stride that it has in an array without gaps, by
+    which the kernels recognise one; None as an index gives it 0.
     """
     if array is None:
         return None
@@ -79,8 +79,10 @@ def canonical(array, layout):
         array = array.transpose(_TO_FIRST[array.ndim])
     if array.ndim == 5:
         return array
-    N, C, *size = array.shape
-    return array.reshape(N, C, *lift(size, 1))
+    if isinstance(array, np.ndarray):
+        N, C, *size = array.shape
+        return array.reshape(N, C, *lift(size, 1))
+    return array[:, :, None] if array.ndim == 4 else array[:, :, None, None]
 
 
 def check_shape(array, name: str, shape, why: str) -> None:
