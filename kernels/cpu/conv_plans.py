@@ -112,7 +112,7 @@ def _phases_pay(built, one, plain, g, dtype) -> bool:
         return False
     phased, whole = (cost + conv_costs.fresh(size, BUFFER_BYTES)
                      for cost, size in zip(costs, (built.size, plain.workspace_bytes)))  # fmt: skip
-    return phased < 0.9 * whole
+    return phased < whole
 
 
 def _far(g) -> bool:
@@ -278,11 +278,26 @@ def _amx_program(made, g):
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_dw":
         return amx_dw_program.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
-    if made.operation == "conv_forward":
-        return amx_program.build(regions.forward_axes(g), g.size, g.batch, g.groups, rows, channels,
-                                 made.threads, BUFFER_BYTES)  # fmt: skip
-    return amx_program.build(regions.dx_axes(g), g.out, g.batch, g.groups, channels, rows,
-                             made.threads, BUFFER_BYTES)  # fmt: skip
+    source = g.size
+    if made.operation == "conv_dx":
+        rows, channels, source = channels, rows, g.out
+    return _cheapest([amx_program.build(axes, source, g.batch, g.groups, rows, channels,
+                                        made.threads, BUFFER_BYTES)
+                      for axes in _axes(made.operation, g)], True)  # fmt: skip
+
+
+def _axes(operation, g):
+    """What the axes of the forward pass or of dx can be, the usual ones first."""
+    forward = operation == "conv_forward"
+    usual = regions.forward_axes(g) if forward else regions.dx_axes(g)
+    cells = regions.cell_axes(g, forward)
+    return [usual] if cells is None else [usual, cells]
+
+
+def _cheapest(programs, tiles):
+    if len(programs) == 1:
+        return programs[0]
+    return min(programs, key=lambda program: conv_costs.of_program(program, tiles))
 
 
 #: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
@@ -354,20 +369,20 @@ def _implicit_gemm(made, g, dtype, settings, flat=True, last=None):
     flat = flat and _one_to_one(g)
     seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    if made.operation == "conv_forward":
-        axes, source = regions.forward_axes(seen), seen.size
-    else:
-        axes, source = regions.dx_axes(seen), seen.out
-        rows, channels = channels, rows
+    source = seen.size
+    if made.operation == "conv_dx":
+        rows, channels, source = channels, rows, seen.out
     item, budget = ITEMSIZE[dtype], BUFFER_BYTES
     if settings.workspace_limit is not None:
         budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
-    built = implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
-                                made.threads, max(budget, 1), flat, last is None)  # fmt: skip
-    size = built.size * item
-    if not affords(settings, size):
+    programs = [implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
+                                    made.threads, max(budget, 1), flat, last is None)
+                for axes in _axes(made.operation, seen)]  # fmt: skip
+    programs = [built for built in programs if affords(settings, built.size * item)]
+    if not programs:
         return made  # the direct loops need none
-    p, s = built.product, built.blocks
+    built = _cheapest(programs, False)
+    size, p, s = built.size * item, built.product, built.blocks
     blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": s.images,
                 "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
     otherwise = partial(_implicit_gemm, made, g, dtype, settings, False) if flat else None
