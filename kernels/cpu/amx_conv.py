@@ -106,7 +106,7 @@ def _phase(v, work, buffer, flags, bias, table, phases, inside, phase, n0, image
     temp = buffer + p.temp_at
     for panel in range(split * p.panels // p.splits, (split + 1) * p.panels // p.splits):
         rows, k = min(SIDE, p.rows - panel * SIDE), g * p.rows + panel * SIDE
-        a = 4 * p.packed_at + ((g * p.panels + panel) * p.steps + before) * STEP_BYTES
+        a = 4 * p.packed_at + (g * p.panels + panel) * p.steps * STEP_BYTES
         for run in range(runs):
             source = start + run // depth * s.volume + run % depth * s.area
             to = temp + run // depth * image + run % depth * plane
@@ -118,7 +118,7 @@ def _phase(v, work, buffer, flags, bias, table, phases, inside, phase, n0, image
                 else:
                     row, last = j // s.area, min(depth, (j + SIDE - 1) // s.area + 1) - 1
                 first, end = _steps(inside, phase, first_d + row, first_d + last)
-                block(work, a + first * STEP_BYTES, 0, 64, 1024, 2048,
+                block(work, a, -p.entries, 64, 1024, 2048,
                       4 * (source + j), 1, 4 * p.word_plane, 64, 4 * p.part,
                       table, before + first, end - first,
                       4 * (to + j), 4 * p.temp, 0)  # fmt: skip

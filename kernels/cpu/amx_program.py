@@ -29,7 +29,8 @@ class Product(NamedTuple):
     rows: int  # target channels of a group
     panels: int  # of SIDE rows of weights
     splits: int  # parts of the panels that are tasks of their own
-    steps: int  # of all phases
+    steps: int  # packed: phases share what the same tap multiplies
+    entries: int  # steps of all phases, as the table has them
     step_d: int  # between target elements of a phase
     step_h: int
     step_w: int
@@ -55,21 +56,22 @@ class Program:
     beside: Beside
     product: Product
     phases: np.ndarray  # first, count, base (3 each), steps of the phases before
-    table: np.ndarray  # bytes from the block's first word to each step's
-    places: np.ndarray  # the step of every DEPTH channels and tap
+    table: np.ndarray  # bytes from the block's first word to each step's, then to its weights
+    places: np.ndarray  # which weights those of DEPTH channels and a tap are, or -1: of no step
     inside: np.ndarray  # of a phase's rows: the first and the end of steps that read the source
     size: int  # of the workspace, in bytes
 
 
-def build(axes, source, batch, groups, rows, channels, threads, budget) -> Program:
+def build(axes, source, batch, groups, rows, channels, threads, budget,
+          held=BLOCK_BYTES) -> Program:  # fmt: skip
     """``rows`` and ``channels`` are those of one group, ``source`` the size of what is read.
 
-    ``budget`` as in implicit_gemm.build.
+    ``budget`` as in implicit_gemm.build; a block takes ``held`` bytes.
     """
     taps = int(np.prod([sum(len(phase.taps) for phase in axis.phases) for axis in axes]))
     deep = round_up(channels, DEPTH)
     per_position = 4 * DEPTH + 2 * PARTS * deep + 4 * SIDE
-    limit = max(SIDE, min(BLOCK_BYTES, budget // threads) // per_position)
+    limit = max(SIDE, min(held, budget // threads) // per_position)
     splits = _splits(batch, rows * taps, np.prod([axis.span for axis in axes]), threads)
     made = beside(axes, source, batch, groups, channels, limit, 2 * threads // splits)
     s = made.blocks
@@ -81,13 +83,13 @@ def build(axes, source, batch, groups, rows, channels, threads, budget) -> Progr
     temp_at = words_at + PARTS * part + SIDE
     temp = odd_lines(s.images * (s.volume + SIDE * s.block_d))
     packed_at = LANES + FLAGS * threads
-    panels = -(-rows // SIDE)
-    slots_at = packed_at + groups * panels * len(table) * STEP_BYTES // 4
+    panels, steps = -(-rows // SIDE), int(places.max(initial=-1)) + 1
+    slots_at = packed_at + groups * panels * steps * STEP_BYTES // 4
     slot = round_up(max(temp_at + SIDE * temp, TAPS * HALF * DEPTH + DEPTH * TURNED), LANES)
     product = Product(
-        rows, panels, splits, len(table), *(axis.phases[0].step for axis in made.axes), LANES,
-        threads, word_plane, word_count, part, LANES, packed_at, slots_at, slot, words_at, temp_at,
-        temp,
+        rows, panels, splits, steps, len(table) // 2,
+        *(axis.phases[0].step for axis in made.axes), LANES, threads,
+        word_plane, word_count, part, LANES, packed_at, slots_at, slot, words_at, temp_at, temp,
     )  # fmt: skip
     return Program(made, product, phases, table, places, inside, 4 * (slots_at + threads * slot))
 
@@ -109,10 +111,9 @@ def _steps(made, size, word_plane):
     """
     s, axis = made.blocks, made.axes[0]
     chunks = range(0, s.channels, DEPTH)
-    window = [1 + max(tap.index for phase in axis.phases for tap in phase.taps)
+    window = [1 + max((tap.index for phase in axis.phases for tap in phase.taps), default=0)
               for axis in made.axes]  # fmt: skip
-    places = np.zeros((len(chunks), *window), np.int64)
-    phases, table, inside = [], [], []
+    packed, phases, table, weights, inside = {}, [], [], [], []
     for trio, taps, offsets in tap_offsets(made.axes, made.used, s):
         before = len(table)
         for outer in trio[0].taps:
@@ -120,14 +121,18 @@ def _steps(made, size, word_plane):
                             key=itemgetter(0))  # fmt: skip
             for i, c in enumerate(chunks):
                 for offset, three in others:
-                    places[i, *(tap.index for tap in three)] = len(table)
+                    source = i, *(tap.index for tap in three)
+                    weights.append(STEP_BYTES * packed.setdefault(source, len(packed)))
                     table.append(4 * (c // 2 * word_plane + offset))
         phases.append([*(p.first for p in trio), *(p.count for p in trio),
                        *(p.base for p in trio), before])  # fmt: skip
         per_tap = len(chunks) * len(trio[1].taps) * len(trio[2].taps)
         inside.append([_needed(axis, trio[0].taps, row, size, per_tap) for row in range(axis.span)])
-    return (np.array(phases, np.int64), np.array(table, np.int64),
-            places.reshape(len(chunks), -1), np.array(inside, np.int64))  # fmt: skip
+    places = np.full((len(chunks), *window), -1, np.int64)
+    for source, place in packed.items():
+        places[source] = place
+    return (np.array(phases, np.int64), np.array(table + weights, np.int64), places,
+            np.array(inside, np.int64))  # fmt: skip
 
 
 def _needed(axis, taps, row, size, per_tap):

@@ -10,12 +10,12 @@ from .transposition import transpose
 from .vectors import copy_row, fill_row
 
 
-@kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 2), int64, PRODUCT),
+@kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 4), int64, PRODUCT),
         variants=("float32",) if available() else ())  # fmt: skip
 def pack(work, w, places, groups, p):
     """w (G, rows, channels, T, R, S) -> [G][panel][step][part][SIDE rows][DEPTH].
 
-    ``places``: the step of every DEPTH channels and tap.
+    ``places``: which step's they are, of every DEPTH channels and tap; -1 for no step's.
     """
     chunks = places.shape[0]
     tasks = groups * p.panels * chunks * 2
@@ -32,7 +32,7 @@ def pack(work, w, places, groups, p):
 @helper
 def _pack_half(work, scratch, w, places, g, panel, half, chunk, p):
     """HALF rows and DEPTH channels of all taps, TAPS of them at a time; the largest magnitude."""
-    first, taps = panel * SIDE + half * HALF, places.shape[1]
+    first, taps = panel * SIDE + half * HALF, w.shape[3] * w.shape[4] * w.shape[5]
     rows, channels = max(0, min(HALF, p.rows - first)), min(DEPTH, w.shape[2] - chunk * DEPTH)
     start = g * step(w, 0) + first * step(w, 1) + chunk * DEPTH * step(w, 2)
     largest = work.dtype.type(0)
@@ -48,8 +48,11 @@ def _pack_half(work, scratch, w, places, g, panel, half, chunk, p):
                 at = start + t * step(w, 3) + r * step(w, 4) + s * step(w, 5)
                 _rectangle(work, scratch + tap * HALF * DEPTH, w, at, rows, channels, p)
         for tap in range(count):
+            place = _place(places, chunk, w, tap0 + tap)
+            if place < 0:
+                continue
             to = (4 * p.packed_at + half * (HALF * 2 * DEPTH)
-                  + ((g * p.panels + panel) * p.steps + places[chunk, tap0 + tap]) * STEP_BYTES)
+                  + ((g * p.panels + panel) * p.steps + place) * STEP_BYTES)
             for i in range(HALF):
                 size = split_row(work, scratch + (tap * HALF + i) * DEPTH, to + i * (2 * DEPTH),
                                  STEP_BYTES // PARTS, DEPTH)  # fmt: skip
@@ -61,6 +64,14 @@ def _pack_half(work, scratch, w, places, g, panel, half, chunk, p):
 def _tap(w, tap):
     """(t, r, s) of a tap."""
     return tap // w.shape[5] // w.shape[4], tap // w.shape[5] % w.shape[4], tap % w.shape[5]
+
+
+@helper
+def _place(places, chunk, w, tap):
+    t, r, s = _tap(w, tap)
+    if t < places.shape[1] and r < places.shape[2] and s < places.shape[3]:
+        return places[chunk, t, r, s]
+    return -1
 
 
 @helper

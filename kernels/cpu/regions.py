@@ -17,6 +17,10 @@ import itertools
 from dataclasses import dataclass
 
 
+#: Cells of an axis, at most: blocks hold all of them.
+CELLS = 8
+
+
 @dataclass(frozen=True)
 class Tap:
     index: int  # position in the window
@@ -69,6 +73,23 @@ def dx_axis(window, size, stride, dilation, before) -> Axis:
     return Axis(1, reach - least, span, reach, phases)
 
 
+def cell_axis(window, count, size, dilation, first, turn=1) -> Axis:
+    """At stride 1: target o reads source o + turn*dilation*tap + first, of 0..size-1.
+
+    Targets fall into cells of ``dilation``, source phases here are what a tap reads of one: no
+    position lies between those that are read, and taps that a cell sees only padding through
+    are left out.
+    """
+    phases = []
+    for start in range(0, count, dilation):
+        length = min(dilation, count - start)
+        reads = [start + turn * dilation * tap + first for tap in range(window)]
+        taps = tuple(Tap(tap, read, 0) for tap, read in enumerate(reads)
+                     if -length < read < size)  # fmt: skip
+        phases.append(Phase(start, 1, length, 0, taps))
+    return Axis(1, 0, min(dilation, count), 0, tuple(phases))
+
+
 def forward_axes(geometry) -> tuple[Axis, Axis, Axis]:
     g = geometry
     return tuple(map(forward_axis, g.window, g.out, g.stride, g.dilation, g.before))
@@ -77,6 +98,22 @@ def forward_axes(geometry) -> tuple[Axis, Axis, Axis]:
 def dx_axes(geometry) -> tuple[Axis, Axis, Axis]:
     g = geometry
     return tuple(map(dx_axis, g.window, g.size, g.stride, g.dilation, g.before))
+
+
+def cell_axes(geometry, forward) -> tuple[Axis, Axis, Axis] | None:
+    """With every dilated axis in cells; None where there is none, or a stride, or many cells."""
+    g = geometry
+    axes = list(forward_axes(g) if forward else dx_axes(g))
+    for i, (window, dilation, before) in enumerate(zip(g.window, g.dilation, g.before)):
+        if window == 1 or dilation == 1:
+            continue
+        if g.stride[i] != 1 or g.out[i] > CELLS * dilation or g.size[i] > CELLS * dilation:
+            return None
+        if forward:
+            axes[i] = cell_axis(window, g.out[i], g.size[i], dilation, -before)
+        else:
+            axes[i] = cell_axis(window, g.size[i], g.out[i], dilation, before, -1)
+    return tuple(axes) if max(g.dilation) > 1 else None
 
 
 def target_phases(axes):
