@@ -15,6 +15,9 @@ from .blocks import tap_offsets
 #: Bytes of the block that a thread keeps in its L2; every processor with AMX has 2 MiB.
 BLOCK_BYTES = 1024 * 1024
 
+#: The same of a dilated image in cells, whose taps read positions that share nothing.
+CELL_BYTES = (1024 * 1024, 2048 * 1024)
+
 LANES = 16
 FLAGS = 32  # float32 of a thread's own: a cache line or two, so that no two threads share one
 

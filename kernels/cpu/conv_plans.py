@@ -6,6 +6,7 @@ the same convolution, for data that an algorithm finds it cannot serve.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -281,17 +282,18 @@ def _amx_program(made, g):
     source = g.size
     if made.operation == "conv_dx":
         rows, channels, source = channels, rows, g.out
+    usual, *cells = _axes(made.operation, g)
+    held = [(usual, amx_program.BLOCK_BYTES), *itertools.product(cells, amx_program.CELL_BYTES)]
     return _cheapest([amx_program.build(axes, source, g.batch, g.groups, rows, channels,
-                                        made.threads, BUFFER_BYTES)
-                      for axes in _axes(made.operation, g)], True)  # fmt: skip
+                                        made.threads, BUFFER_BYTES, bytes_)
+                      for axes, bytes_ in held], True)  # fmt: skip
 
 
 def _axes(operation, g):
     """What the axes of the forward pass or of dx can be, the usual ones first."""
     forward = operation == "conv_forward"
     usual = regions.forward_axes(g) if forward else regions.dx_axes(g)
-    cells = regions.cell_axes(g, forward)
-    return [usual] if cells is None else [usual, cells]
+    return [usual, *regions.cell_axes(g, forward)]
 
 
 def _cheapest(programs, tiles):
