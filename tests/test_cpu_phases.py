@@ -136,10 +136,12 @@ def test_what_is_not_finite_reaches_what_a_direct_sum_takes_it_to(always, name, 
         assert_close(one[finite], right[finite], "float32")
 
 
-@pytest.fixture
-def in_cells(monkeypatch):
+@pytest.fixture(params=["of rows", "of all axes"])
+def in_cells(monkeypatch, request):
     """Cells wherever they can be, and no phases."""
-    monkeypatch.setattr(conv_plans, "_cheapest", lambda programs, tiles: programs[-1])
+    which = 1 if request.param == "of rows" else -1
+    monkeypatch.setattr(conv_plans, "_cheapest",
+                        lambda programs, tiles: (programs * 2)[which])  # fmt: skip
     monkeypatch.setattr(conv_plans, "_phases_pay", lambda *arguments: False)
     forget()
     yield
@@ -182,12 +184,14 @@ def test_a_weight_that_is_not_finite_is_not_multiplied_with_padding(
 
 
 def test_long_dilations_are_served_so_and_name_what_serves_the_phases():
-    x, w = np.ones((1, 256, 33, 33), "float32"), np.ones((256, 256, 3, 3), "float32")
+    w = np.ones((64, 64, 3, 3), "float32")
     for operation in OPERATIONS:
-        plan = gr.plan(operation, x, w, padding=6, dilation=6)
-        assert plan.algorithm == "phases" and plan.blocking["phases"] == (1, 6, 6)
+        x = np.broadcast_to(np.float32(1), (1, 64, 256, 256))
+        plan = gr.plan(operation, x, w, padding=8, dilation=8)
+        assert plan.algorithm == "phases" and plan.blocking["phases"] == (1, 8, 8)
         assert plan.blocking["by"] in ("winograd", "amx", "implicit_gemm")
-        plan = gr.plan(operation, x, w, padding=36, dilation=36)  # its middle only
+        x = np.broadcast_to(np.float32(1), (1, 64, 33, 33))
+        plan = gr.plan(operation, x, w, padding=36, dilation=36)  # the middle of w only
         assert plan.algorithm == "phases" and plan.blocking["by"] == "pointwise"
         assert gr.plan(operation, x, w, padding=1).algorithm != "phases"
 
