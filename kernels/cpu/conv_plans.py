@@ -209,16 +209,15 @@ def _patches_serves(operation, g, dtype, settings) -> bool:
 
 
 def _patches(made, g, dtype, settings, again):
-    built = patches.build(g, dtype, made.operation == "conv_dw",
-                          lambda one: _pointwise(made, one, dtype, settings, again))  # fmt: skip
+    def product(seen):
+        return _pointwise(made, seen, dtype, settings,
+                          lambda new, without=None: again(new, without and "patches"))  # fmt: skip
+
+    built = patches.build(g, dtype, made.operation == "conv_dw", product)
     first = built.products[0][2]
-    other = partial(again, settings, "patches")
-    if any(product and product.algorithm == "amx"
-           for product in (first.program.images, first.program.batch)):  # fmt: skip
-        other = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
                    blocking={"images": built.shape[0], **first.blocking},
-                   otherwise=other)  # fmt: skip
+                   otherwise=first.otherwise)  # fmt: skip
 
 
 def _winograd_serves(operation, g, dtype, settings) -> bool:
@@ -227,11 +226,15 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
         return False
     if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
-    if min(g.in_channels, g.out_channels) // g.groups < 32:
-        return False
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
     # dw sums a product for each weight and point over all tiles: few tiles are not worth them
-    return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
+    least = 64 if operation == "conv_dw" else 16
+    if min(rows, channels) < 32:  # the transforms weigh more, and those of weights and sums most
+        if min(rows, channels) < 16 or operation == "conv_dw":
+            return False
+        least = 64 if rows * channels >= 512 else 2048
+    return tiles >= least and filled >= 0.5
 
 
 def _winograd(made, g, dtype, settings, again):
@@ -335,7 +338,7 @@ def _pixel_conv(made, g, dtype, settings):
 
 
 def _pixel_dw(made, g, dtype, settings):
-    built = pixel_dw.build(regions.forward_axes(g), g, dtype, made.threads)
+    built = pixel_dw.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
     most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
     if size > most:
