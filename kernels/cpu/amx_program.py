@@ -16,6 +16,9 @@ from .blocks import tap_offsets
 #: Bytes of the block that a thread keeps in its L2; every processor with AMX has 2 MiB.
 BLOCK_BYTES = 1024 * 1024
 
+#: The same of a dilated image in cells, whose taps read positions that share nothing.
+CELL_BYTES = (1024 * 1024, 2048 * 1024)
+
 LANES = 16
 HALF = SIDE // 2  # rows of weights that are packed together
 TAPS = 16  # and their taps: one vector

@@ -6,6 +6,7 @@ the same convolution, for data that an algorithm finds it cannot serve.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -22,7 +23,7 @@ from . import (
     depthwise,
     implicit_gemm,
     patches,
-    phases,
+    phase_plans,
     pixel_conv,
     pixel_dw,
     pointwise,
@@ -55,7 +56,11 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     """
     operation = made.operation
     if tiled and without != "phases":
-        found = _phases(made, g, dtype, settings, again)
+        def plan(one, limit):
+            return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again,
+                             True, "phases")  # fmt: skip
+
+        found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, BUFFER_BYTES)
         if found is not None:
             return found
     if tiled and not _far(g):
@@ -72,47 +77,6 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     if depthwise.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
-
-
-def _phases(made, g, dtype, settings, again):
-    """The plan by way of phases, or of less than the whole images, or None where it is behind."""
-    axes = phases.nearer(g)
-    if axes is None or not phases.serves(g, phases.geometry(g, axes)):
-        return None
-
-    def plan(one, limit):
-        return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again, True,
-                         "phases")  # fmt: skip
-
-    built, one = phases.build(made.operation, g, axes, dtype, settings.workspace_limit,
-                              BUFFER_BYTES, plan)  # fmt: skip
-    inner = built.inner
-    if inner.algorithm == "direct" or not affords(settings, built.size):
-        return None
-    if not _phases_pay(built, one, plan(g, settings.workspace_limit), g, dtype):
-        return None
-    blocking = {"by": inner.algorithm, "phases": phases.geometry(g, axes).dilation,
-                "batches": built.batches, **inner.blocking}  # fmt: skip
-    if settings.precision == "strict":
-        other = partial(again, settings, "phases")
-    else:
-        other = partial(again, replace(settings, precision="strict"))
-    return replace(made, algorithm="phases", workspace_bytes=built.size, blocking=blocking,
-                   program=built, otherwise=other)  # fmt: skip
-
-
-def _phases_pay(built, one, plain, g, dtype) -> bool:
-    """Is ``built`` ahead of the ``plain`` plan?"""
-    if plain.algorithm == "direct":
-        return True
-    if one.multiply_adds <= (1 - phases.SPARED) * g.multiply_adds and not built.batches:
-        return True
-    costs = (conv_costs.by_phases(built, one, dtype), conv_costs.cost(plain, g, dtype))
-    if None in costs:
-        return False
-    phased, whole = (cost + conv_costs.fresh(size, BUFFER_BYTES)
-                     for cost, size in zip(costs, (built.size, plain.workspace_bytes)))  # fmt: skip
-    return phased < whole
 
 
 def _far(g) -> bool:
@@ -285,17 +249,18 @@ def _amx_program(made, g):
     source = g.size
     if made.operation == "conv_dx":
         rows, channels, source = channels, rows, g.out
+    usual, *cells = _axes(made.operation, g)
+    held = [(usual, amx_program.BLOCK_BYTES), *itertools.product(cells, amx_program.CELL_BYTES)]
     return _cheapest([amx_program.build(axes, source, g.batch, g.groups, rows, channels,
-                                        made.threads, BUFFER_BYTES)
-                      for axes in _axes(made.operation, g)], True)  # fmt: skip
+                                        made.threads, BUFFER_BYTES, bytes_)
+                      for axes, bytes_ in held], True)  # fmt: skip
 
 
 def _axes(operation, g):
     """What the axes of the forward pass or of dx can be, the usual ones first."""
     forward = operation == "conv_forward"
     usual = regions.forward_axes(g) if forward else regions.dx_axes(g)
-    cells = regions.cell_axes(g, forward)
-    return [usual] if cells is None else [usual, cells]
+    return [usual, *regions.cell_axes(g, forward)]
 
 
 def _cheapest(programs, tiles):
