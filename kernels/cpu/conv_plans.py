@@ -6,6 +6,7 @@ the same convolution, for data that an algorithm finds it cannot serve.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -22,7 +23,7 @@ from . import (
     depthwise,
     implicit_gemm,
     patches,
-    phases,
+    phase_plans,
     pixel_conv,
     pixel_dw,
     pointwise,
@@ -55,7 +56,11 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     """
     operation = made.operation
     if tiled and without != "phases":
-        found = _phases(made, g, dtype, settings, again)
+        def plan(one, limit):
+            return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again,
+                             True, "phases")  # fmt: skip
+
+        found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, BUFFER_BYTES)
         if found is not None:
             return found
     if tiled and not _far(g):
@@ -72,47 +77,6 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     if depthwise.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
-
-
-def _phases(made, g, dtype, settings, again):
-    """The plan by way of phases, or of less than the whole images, or None where it is behind."""
-    axes = phases.nearer(g)
-    if axes is None or not phases.serves(g, phases.geometry(g, axes)):
-        return None
-
-    def plan(one, limit):
-        return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again, True,
-                         "phases")  # fmt: skip
-
-    built, one = phases.build(made.operation, g, axes, dtype, settings.workspace_limit,
-                              BUFFER_BYTES, plan)  # fmt: skip
-    inner = built.inner
-    if inner.algorithm == "direct" or not affords(settings, built.size):
-        return None
-    if not _phases_pay(built, one, plan(g, settings.workspace_limit), g, dtype):
-        return None
-    blocking = {"by": inner.algorithm, "phases": phases.geometry(g, axes).dilation,
-                "batches": built.batches, **inner.blocking}  # fmt: skip
-    if settings.precision == "strict":
-        other = partial(again, settings, "phases")
-    else:
-        other = partial(again, replace(settings, precision="strict"))
-    return replace(made, algorithm="phases", workspace_bytes=built.size, blocking=blocking,
-                   program=built, otherwise=other)  # fmt: skip
-
-
-def _phases_pay(built, one, plain, g, dtype) -> bool:
-    """Is ``built`` ahead of the ``plain`` plan?"""
-    if plain.algorithm == "direct":
-        return True
-    if one.multiply_adds <= (1 - phases.SPARED) * g.multiply_adds and not built.batches:
-        return True
-    costs = (conv_costs.by_phases(built, one, dtype), conv_costs.cost(plain, g, dtype))
-    if None in costs:
-        return False
-    phased, whole = (cost + conv_costs.fresh(size, BUFFER_BYTES)
-                     for cost, size in zip(costs, (built.size, plain.workspace_bytes)))  # fmt: skip
-    return phased < whole
 
 
 def _far(g) -> bool:
@@ -208,16 +172,15 @@ def _patches_serves(operation, g, dtype, settings) -> bool:
 
 
 def _patches(made, g, dtype, settings, again):
-    built = patches.build(g, dtype, made.operation == "conv_dw",
-                          lambda one: _pointwise(made, one, dtype, settings, again))  # fmt: skip
+    def product(seen):
+        return _pointwise(made, seen, dtype, settings,
+                          lambda new, without=None: again(new, without and "patches"))  # fmt: skip
+
+    built = patches.build(g, dtype, made.operation == "conv_dw", product)
     first = built.products[0][2]
-    other = partial(again, settings, "patches")
-    if any(product and product.algorithm == "amx"
-           for product in (first.program.images, first.program.batch)):  # fmt: skip
-        other = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
                    blocking={"images": built.shape[0], **first.blocking},
-                   otherwise=other)  # fmt: skip
+                   otherwise=first.otherwise)  # fmt: skip
 
 
 def _winograd_serves(operation, g, dtype, settings) -> bool:
@@ -226,14 +189,17 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
         return False
     if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
-    least = 32  # each group has panels of weights of its own, partly filled
-    if operation != "conv_dw":
-        least = 16 if g.groups == 1 else 24 if dtype == "float32" else 32
-    if min(g.in_channels, g.out_channels) // g.groups < least:
-        return False
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
     # dw sums a product for each weight and point over all tiles: few tiles are not worth them
-    return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
+    least = 64 if operation == "conv_dw" else 16
+    if min(rows, channels) < 32:  # the transforms weigh more, and those of weights and sums most
+        if min(rows, channels) < 16 or operation == "conv_dw":
+            return False
+        if g.groups > 1 and (min(rows, channels) < 24 or dtype != "float32"):
+            return False  # each group has panels of its own, partly filled
+        least = 64 if rows * channels >= 512 else 2048
+    return tiles >= least and filled >= 0.5
 
 
 def _winograd(made, g, dtype, settings, again):
@@ -259,7 +225,8 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     least = 1
     if g.taps == 1:
         least = (4 if operation == "conv_dw" else 2) * amx.SIDE
-    if operation == "conv_dw" and g.taps > 1 and channels <= amx.SIDE and pixel_dw.serves(g):
+    few = channels < amx.SIDE or channels == amx.SIDE and g.taps < 16
+    if operation == "conv_dw" and g.taps > 1 and few and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
     full = min(_fill(rows), _fill(channels)) >= 0.7
     return full and min(rows, channels) >= least and amx.available()
@@ -284,17 +251,18 @@ def _amx_program(made, g):
     source = g.size
     if made.operation == "conv_dx":
         rows, channels, source = channels, rows, g.out
+    usual, *cells = _axes(made.operation, g)
+    held = [(usual, amx_program.BLOCK_BYTES), *itertools.product(cells, amx_program.CELL_BYTES)]
     return _cheapest([amx_program.build(axes, source, g.batch, g.groups, rows, channels,
-                                        made.threads, BUFFER_BYTES)
-                      for axes in _axes(made.operation, g)], True)  # fmt: skip
+                                        made.threads, BUFFER_BYTES, bytes_)
+                      for axes, bytes_ in held], True)  # fmt: skip
 
 
 def _axes(operation, g):
     """What the axes of the forward pass or of dx can be, the usual ones first."""
     forward = operation == "conv_forward"
     usual = regions.forward_axes(g) if forward else regions.dx_axes(g)
-    cells = regions.cell_axes(g, forward)
-    return [usual] if cells is None else [usual, cells]
+    return [usual, *regions.cell_axes(g, forward)]
 
 
 def _cheapest(programs, tiles):
@@ -336,7 +304,7 @@ def _pixel_conv(made, g, dtype, settings):
 
 
 def _pixel_dw(made, g, dtype, settings):
-    built = pixel_dw.build(regions.forward_axes(g), g, dtype, made.threads)
+    built = pixel_dw.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
     most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
     if size > most:

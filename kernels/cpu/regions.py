@@ -100,20 +100,25 @@ def dx_axes(geometry) -> tuple[Axis, Axis, Axis]:
     return tuple(map(dx_axis, g.window, g.size, g.stride, g.dilation, g.before))
 
 
-def cell_axes(geometry, forward) -> tuple[Axis, Axis, Axis] | None:
-    """With every dilated axis in cells; None where there is none, or a stride, or many cells."""
+def cell_axes(geometry, forward) -> list[tuple[Axis, Axis, Axis]]:
+    """With dilated axes in cells: all of them but W, then all, where there are some, but not many.
+
+    Along W cells are short rows, without them positions are multiplied that are padding.
+    """
     g = geometry
-    axes = list(forward_axes(g) if forward else dx_axes(g))
-    for i, (window, dilation, before) in enumerate(zip(g.window, g.dilation, g.before)):
-        if window == 1 or dilation == 1:
-            continue
-        if g.stride[i] != 1 or g.out[i] > CELLS * dilation or g.size[i] > CELLS * dilation:
-            return None
-        if forward:
-            axes[i] = cell_axis(window, g.out[i], g.size[i], dilation, -before)
-        else:
-            axes[i] = cell_axis(window, g.size[i], g.out[i], dilation, before, -1)
-    return tuple(axes) if max(g.dilation) > 1 else None
+    dilated = [i for i in range(3) if g.window[i] > 1 and g.dilation[i] > 1]
+    if any(g.stride[i] > 1 or max(g.out[i], g.size[i]) > CELLS * g.dilation[i] for i in dilated):
+        return []
+    usual = forward_axes(g) if forward else dx_axes(g)
+    choices = [chosen for chosen in (dilated[:-1] if 2 in dilated else [], dilated) if chosen]
+    return [tuple(_cells(g, i, forward) if i in chosen else usual[i] for i in range(3))
+            for chosen in choices]  # fmt: skip
+
+
+def _cells(g, i, forward):
+    if forward:
+        return cell_axis(g.window[i], g.out[i], g.size[i], g.dilation[i], -g.before[i])
+    return cell_axis(g.window[i], g.size[i], g.out[i], g.dilation[i], g.before[i], -1)
 
 
 def target_phases(axes):
