@@ -22,6 +22,7 @@ from . import (
     implicit_gemm,
     pixel_conv,
     pixel_dw,
+    pixel_strips,
     pointwise,
     regions,
     weight_gradient,
@@ -40,6 +41,10 @@ AMX_ABOVE = 2_000_000
 
 #: Below this many multiply-adds transforming the weights costs more than the products it saves.
 WINOGRAD_ABOVE = 1_000_000
+
+#: Below this many multiply-adds of a 1x1 window with few weights the threads' cutting for each
+#: other costs more than AMX saves.
+STRIPS_BELOW = 80_000_000
 
 #: Workspace beyond the packed weights, for all threads together.
 BUFFER_BYTES = 32 * 1024 * 1024
@@ -116,6 +121,7 @@ def _images(made, g, dtype, settings):
     """The product with the pixels of each image, or None where another algorithm is ahead."""
     rows, channels = _product_channels(made, g)
     tiles = _amx_serves(made.operation, g, dtype, settings)
+    strips = pixel_strips.serves(rows, channels, g.out_plane, dtype)
     if made.operation == "conv_dw":
         if tiles:
             built = amx_pointwise_dw.build(g, made.threads)
@@ -126,14 +132,27 @@ def _images(made, g, dtype, settings):
         product = MatmulGeometry(1, g.batch, rows, channels, g.out_plane)
     else:
         product = MatmulGeometry(g.batch, 1, rows, g.out_plane, channels)
-        if tiles and amx_matmul.serves_images(g):
+        few = strips and g.multiply_adds < STRIPS_BELOW
+        if tiles and amx_matmul.serves_images(g) and not few:
             built = amx_matmul.build(g.batch, rows, g.out_plane, channels, made.threads,
                                      own_left=False, shared_once=True)  # fmt: skip
             return amx_plan(made, product, built, settings)
         if g.out_plane < pointwise.LEAST_PIXELS:
             return None
     vectors = replace(_unlimited(settings), precision="strict")
-    return matmul_plan(made, product, dtype, vectors)
+    packed = matmul_plan(made, product, dtype, vectors)
+    if made.operation == "conv_dw" or not strips:
+        return packed
+    return _strips(packed, rows, channels, dtype)
+
+
+def _strips(packed, rows, channels, dtype):
+    """``packed`` serves images whose pixels do not lie side by side."""
+    built = pixel_strips.build(rows, channels, dtype, packed.threads)
+    p = built.blocking
+    blocking = {"panel": p.panel, "columns": p.width, "strips": 1 if p.by_strip else p.block}
+    return replace(packed, algorithm="strips", blocking=blocking, program=built,
+                   otherwise=lambda: packed)  # fmt: skip
 
 
 def _product_channels(made, g):

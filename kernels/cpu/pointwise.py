@@ -16,7 +16,7 @@ from math import prod
 
 import numpy as np
 
-from . import amx_pointwise_dw, columns, matmul
+from . import amx_pointwise_dw, columns, matmul, pixel_strips
 from .implicit_gemm import in_one_row
 from .jit import array, inlined, kernel, out, prange, triple
 from .memory import load, step, store
@@ -77,14 +77,24 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     groups, rows, channels = w.shape[:3]
     for g in range(groups):
         these = slice(g * rows, (g + 1) * rows)
-        weights = np.broadcast_to(w[g, :, :, 0, 0, 0], (len(targets), 1, rows, channels))
-        source = sources[:, None, g * channels : (g + 1) * channels]
-        if not matmul.product(inner, targets[:, these], weights, source, bias[these, None],
-                              workspace):  # fmt: skip
+        source = sources[:, g * channels : (g + 1) * channels]
+        if not _product(inner, targets[:, these], w[g, :, :, 0, 0, 0], source, bias[these],
+                        workspace):  # fmt: skip
             return False
     if strided is not None and not forward:
         put(strided.dtype, plan.threads, strided, thin, bias, program.stride)
     return True
+
+
+def _product(inner, targets, w, sources, bias, workspace) -> bool:
+    """targets (n, K, P) = w (K, C) @ sources (n, C, P) + bias."""
+    if inner.algorithm == "strips":
+        if pixel_strips.fits(targets, sources):
+            pixel_strips.run(targets, w, sources, bias, inner)
+            return True
+        inner = inner.otherwise()
+    weights = np.broadcast_to(w, (len(targets), 1, *w.shape))
+    return matmul.product(inner, targets, weights, sources[:, None], bias[:, None], workspace)
 
 
 def reduce(dw, db, dy, x, plan, workspace) -> bool:
