@@ -16,6 +16,7 @@ from . import (
     amx,
     amx_dw,
     amx_matmul,
+    amx_pointwise,
     amx_pointwise_dw,
     amx_program,
     depthwise,
@@ -45,6 +46,9 @@ WINOGRAD_ABOVE = 1_000_000
 #: Below this many multiply-adds of a 1x1 window with few weights the threads' cutting for each
 #: other costs more than AMX saves.
 STRIPS_BELOW = 80_000_000
+
+#: Below this many pixels in all they do not pay for cutting the weights.
+ALONE = 512
 
 #: Workspace beyond the packed weights, for all threads together.
 BUFFER_BYTES = 32 * 1024 * 1024
@@ -121,29 +125,40 @@ def _images(made, g, dtype, settings):
     """The product with the pixels of each image, or None where another algorithm is ahead."""
     rows, channels = _product_channels(made, g)
     tiles = _amx_serves(made.operation, g, dtype, settings)
-    strips = pixel_strips.serves(rows, channels, g.out_plane, dtype)
+    vectors = replace(_unlimited(settings), precision="strict")
     if made.operation == "conv_dw":
         if tiles:
-            built = amx_pointwise_dw.build(g, made.threads)
-            blocking = {"run": built.runs.run, "images": built.runs.images,
-                        "parts": built.layout.parts}  # fmt: skip
-            return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
-                           program=built)  # fmt: skip
+            return _runs(made, amx_pointwise_dw.build(g, made.threads))
         product = MatmulGeometry(1, g.batch, rows, channels, g.out_plane)
-    else:
-        product = MatmulGeometry(g.batch, 1, rows, g.out_plane, channels)
-        few = strips and g.multiply_adds < STRIPS_BELOW
-        if tiles and amx_matmul.serves_images(g) and not few:
-            built = amx_matmul.build(g.batch, rows, g.out_plane, channels, made.threads,
-                                     own_left=False, shared_once=True)  # fmt: skip
-            return amx_plan(made, product, built, settings)
-        if g.out_plane < pointwise.LEAST_PIXELS:
-            return None
-    vectors = replace(_unlimited(settings), precision="strict")
+        return matmul_plan(made, product, dtype, vectors)
+    product = MatmulGeometry(g.batch, 1, rows, g.out_plane, channels)
+    strips = pixel_strips.serves(rows, channels, g.out_plane, dtype)
+    stride = g.stride if made.operation == "conv_forward" else (1, 1, 1)
+    few = strips and g.multiply_adds < STRIPS_BELOW and stride == (1, 1, 1)
+    lone = g.batch * g.out_plane < ALONE and g.out_plane >= pointwise.LEAST_PIXELS
+    if tiles and amx_matmul.serves_images(g) and not (few or lone):
+        built = amx_matmul.build(g.batch, rows, g.out_plane, channels, made.threads,
+                                 own_left=False, shared_once=True)  # fmt: skip
+        found = amx_plan(made, product, built, settings)
+        if channels > amx_pointwise.MOST_CHANNELS:
+            return found
+        runs = amx_pointwise.build(g, rows, channels, stride, made.threads)
+        # several small images fill tiles together
+        return _runs(found, runs) if stride != (1, 1, 1) or runs.runs.images > 1 else found
+    if g.out_plane < pointwise.LEAST_PIXELS:
+        return None
     packed = matmul_plan(made, product, dtype, vectors)
-    if made.operation == "conv_dw" or not strips:
-        return packed
-    return _strips(packed, rows, channels, dtype)
+    return _strips(packed, rows, channels, dtype) if strips else packed
+
+
+def _runs(other, built):
+    """Runs of pixels on AMX tiles; ``other`` serves images that do not lie right for them."""
+    blocking = {"run": built.runs.run, "images": built.runs.images}
+    if hasattr(built.layout, "parts"):
+        blocking["parts"] = built.layout.parts
+    return replace(other, algorithm="amx", blocking=blocking, program=built,
+                   workspace_bytes=max(built.size, other.workspace_bytes),
+                   otherwise=lambda: other)  # fmt: skip
 
 
 def _strips(packed, rows, channels, dtype):
