@@ -42,14 +42,13 @@ _NO_TABLE = np.zeros(MOST_CHANNELS // DEPTH, np.int64)
 class Layout(NamedTuple):
     """What the compiled loops need to know.  Offsets count float32, where not said otherwise."""
 
-    groups: int
-    rows: int  # of y, in a group
+    rows: int  # of y
     channels: int
     panels: int  # of SIDE rows
     steps: int  # of DEPTH channels
     splits: int  # of the panels: tasks of one run
     slots: int
-    weights_at: int  # the workspace: flags, weights of a group, slots
+    weights_at: int  # the workspace: flags, weights, slots
     slots_at: int
     slot: int  # a run, cut; SIDE channels to cut; a square to cut, and one of sums
     stage_at: int
@@ -81,13 +80,13 @@ def build(g, rows, channels, stride, threads) -> Program:
     stage_at = longest(r) // SIDE * steps * STEP_BYTES // 4
     square_at = stage_at + SIDE * r.stage
     sums_at = square_at + _SQUARE
-    layout = Layout(g.groups, rows, channels, panels, steps, splits, threads, weights_at, slots_at,
+    layout = Layout(rows, channels, panels, steps, splits, threads, weights_at, slots_at,
                     sums_at + _SQUARE, stage_at, square_at, sums_at)  # fmt: skip
     return Program(layout, r, stride, 4 * (slots_at + threads * layout.slot))
 
 
 def run(v, u, w, bias, plan, workspace):
-    """v = u convolved with w (G, rows, channels, 1, 1, 1) plus bias; v's pixels without a stride.
+    """v = u convolved with w (rows, channels) plus bias; v's pixels lie without a stride.
 
     None if the images do not lie right; False if v is not finite or the data's scale is tiny.
     """
@@ -98,51 +97,50 @@ def run(v, u, w, bias, plan, workspace):
         return None
     work = workspace[: program.size].view("float32")
     work[: p.weights_at] = 0
-    multiply("float32", plan.threads, target, source[0], w[:, :, :, 0, 0, 0], bias, work, SHAPES,
-             _NO_TABLE, source[1], program.runs, p)  # fmt: skip
+    multiply("float32", plan.threads, target, source[0], w, bias, work, SHAPES, _NO_TABLE,
+             source[1], program.runs, p)  # fmt: skip
     broken, one, other = work[LANES : p.weights_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
     return not (broken or 0 < one < TINY or 0 < other < TINY)
 
 
-@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 3), array(F, 1), out(F, 1),
+@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 2), array(F, 1), out(F, 1),
                    array("uint8", 1), array(int64, 1), PLACES, RUNS, LAYOUT),
         variants=("float32",) if available() else ())  # fmt: skip
 def multiply(y, x, w, bias, work, shapes, table, places, r, p):
-    """y (N, K, 1, 1, pixels), one group after the other."""
+    """y (N, K, 1, 1, pixels) = w (K, C) @ the pixels of x that ``places`` names."""
+    for slot in prange(p.slots):
+        for panel in range(slot * p.panels // p.slots, (slot + 1) * p.panels // p.slots):
+            _cut_weights(work, w, slot, panel, p)
     tasks = (x.shape[0] + r.images - 1) // r.images * r.runs * p.splits
-    for g in range(p.groups):
-        for slot in prange(p.slots):
-            for panel in range(slot * p.panels // p.slots, (slot + 1) * p.panels // p.slots):
-                _cut_weights(work, w, slot, g, panel, p)
-        for slot in prange(p.slots):
-            begin(shapes)
-            before = -1
-            for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
-                run, split = task // p.splits, task % p.splits
-                _run(y, x, bias, work, table, places, slot, g, run, split, run != before, r, p)
-                before = run
-            end()
+    for slot in prange(p.slots):
+        begin(shapes)
+        before = -1
+        for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
+            run, split = task // p.splits, task % p.splits
+            _run(y, x, bias, work, table, places, slot, run, split, run != before, r, p)
+            before = run
+        end()
 
 
 @helper
-def _cut_weights(work, w, slot, g, panel, p):
-    """SIDE rows of weights, step after step; whole squares are cut where they lie side by side."""
+def _cut_weights(work, w, slot, panel, p):
+    """SIDE rows of weights, step after step."""
     square, flag = p.slots_at + slot * p.slot + p.square_at, LANES + slot * FLAGS + 1
     rows, largest = min(SIDE, p.rows - panel * SIDE), load(work, flag)
     for k in range(p.steps):
         terms = min(DEPTH, p.channels - k * DEPTH)
-        at = g * step(w, 0) + panel * SIDE * step(w, 1) + k * DEPTH * step(w, 2)
+        at = panel * SIDE * step(w, 0) + k * DEPTH * step(w, 1)
         if rows < SIDE or terms < DEPTH:
             fill_row(work, square, work.dtype.type(0), _SQUARE)
-        if step(w, 1) == 1:
-            transpose(work, square, SIDE, w, at, step(w, 2), terms, rows, LANES)
-        elif step(w, 2) == 1:
+        if step(w, 0) == 1:
+            transpose(work, square, SIDE, w, at, step(w, 1), terms, rows, LANES)
+        elif step(w, 1) == 1:
             for i in range(rows):
-                copy_row(work, square + i * SIDE, w, at + i * step(w, 1), terms)
+                copy_row(work, square + i * SIDE, w, at + i * step(w, 0), terms)
         else:
             for i in range(rows):
                 for j in range(terms):
-                    value = load(w, at + i * step(w, 1) + j * step(w, 2))
+                    value = load(w, at + i * step(w, 0) + j * step(w, 1))
                     store(work, square + i * SIDE + j, value)
         to = 4 * p.weights_at + (panel * p.steps + k) * STEP_BYTES
         largest = max(largest, cut(work, to, False, False, square, SIDE, square))
@@ -150,7 +148,7 @@ def _cut_weights(work, w, slot, g, panel, p):
 
 
 @helper
-def _run(y, x, bias, work, table, places, slot, g, run, split, fresh, r, p):
+def _run(y, x, bias, work, table, places, slot, run, split, fresh, r, p):
     """A part of the panels of weights times a run of pixels, which is cut if ``fresh``."""
     base = p.slots_at + slot * p.slot
     images = min(r.images, x.shape[0] - run // r.runs * r.images)
@@ -158,25 +156,25 @@ def _run(y, x, bias, work, table, places, slot, g, run, split, fresh, r, p):
     pixels = images * each
     if fresh:
         for k in range(p.steps):
-            _cut_pixels(work, x, places, base, slot, g, k, run, images, pixels, r, p)
+            _cut_pixels(work, x, places, base, slot, k, run, images, pixels, r, p)
     first = run // r.runs * r.images * step(y, 0) + run % r.runs * r.run
     size = p.steps * STEP_BYTES
     for panel in range(split * p.panels // p.splits, (split + 1) * p.panels // p.splits):
-        row = g * p.rows + panel * SIDE
+        row = panel * SIDE
         for at in range(0, pixels, SIDE):
             block(work, 4 * p.weights_at + panel * size, 0, 64, 1024, STEP_BYTES // PARTS,
                   4 * base + at // SIDE * size, 0, 64, 1024, STEP_BYTES // PARTS,
                   table, 0, p.steps, 4 * (base + p.sums_at), 4 * SIDE, 0)  # fmt: skip
             _write(y, first + row * step(y, 1), work, base + p.sums_at, slot, bias, row,
-                   min(SIDE, p.rows - panel * SIDE), at, min(at + SIDE, pixels), each)  # fmt: skip
+                   min(SIDE, p.rows - row), at, min(at + SIDE, pixels), each)  # fmt: skip
 
 
 @helper
-def _cut_pixels(work, x, places, base, slot, g, k, run, images, pixels, r, p):
+def _cut_pixels(work, x, places, base, slot, k, run, images, pixels, r, p):
     """DEPTH channels of a run, square after square."""
     flag = LANES + slot * FLAGS + 2
     largest = load(work, flag)
-    by_pixel = stage(work, base + p.stage_at, x, places, g * p.channels + k * DEPTH,
+    by_pixel = stage(work, base + p.stage_at, x, places, k * DEPTH,
                      min(DEPTH, p.channels - k * DEPTH), run, images, pixels, r)  # fmt: skip
     for at in range(0, pixels, SIDE):
         size = cut(work, 4 * base + (at // SIDE * p.steps + k) * STEP_BYTES, True, by_pixel,

@@ -23,6 +23,7 @@ from . import (
     implicit_gemm,
     pixel_conv,
     pixel_dw,
+    pixel_rows,
     pixel_strips,
     pointwise,
     regions,
@@ -130,7 +131,9 @@ def _images(made, g, dtype, settings):
         if tiles:
             return _runs(made, amx_pointwise_dw.build(g, made.threads))
         product = MatmulGeometry(1, g.batch, rows, channels, g.out_plane)
-        return matmul_plan(made, product, dtype, vectors)
+        packed = matmul_plan(made, product, dtype, vectors)
+        rows_serve = pixel_rows.serves(rows, channels, g.out_plane, dtype)
+        return _rows(packed, g, rows, channels, dtype) if rows_serve else packed
     product = MatmulGeometry(g.batch, 1, rows, g.out_plane, channels)
     strips = pixel_strips.serves(rows, channels, g.out_plane, dtype)
     stride = g.stride if made.operation == "conv_forward" else (1, 1, 1)
@@ -149,6 +152,15 @@ def _images(made, g, dtype, settings):
         return None
     packed = matmul_plan(made, product, dtype, vectors)
     return _strips(packed, rows, channels, dtype) if strips else packed
+
+
+def _rows(packed, g, rows, channels, dtype):
+    """As `_strips`."""
+    built = pixel_rows.build(g.batch, rows, channels, g.out_plane, dtype, packed.threads)
+    size = max(built.size * ITEMSIZE[dtype], packed.workspace_bytes)
+    blocking = {"run": built.layout.run, "parts": built.layout.parts}
+    return replace(packed, algorithm="rows", workspace_bytes=size, blocking=blocking,
+                   program=built, otherwise=lambda: packed)  # fmt: skip
 
 
 def _runs(other, built):

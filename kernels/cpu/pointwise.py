@@ -16,7 +16,7 @@ from math import prod
 
 import numpy as np
 
-from . import amx_pointwise, amx_pointwise_dw, columns, matmul, pixel_strips
+from . import amx_pointwise, amx_pointwise_dw, columns, matmul, pixel_rows, pixel_strips
 from .implicit_gemm import in_one_row
 from .jit import array, inlined, kernel, out, prange, triple
 from .memory import load, step, store
@@ -73,7 +73,7 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     target = _thin(v, program, workspace) if back else v
     served = None
     if _has_runs(program, amx_pointwise) and not _channels_last(target):
-        served = amx_pointwise.run(target, u, w, bias, program.images, workspace)
+        served = amx_pointwise.run(target, u, w[0, :, :, 0, 0, 0], bias, program.images, workspace)
     if served is None:
         source = u if back else _without_stride(u, plan, workspace)
         served = _products(target, source, w, bias, program, workspace)
@@ -109,12 +109,17 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
     inner, dys, xs = _matrices(dy, _without_stride(x, plan, workspace), program)
     if inner is None:
         return False
-    groups = xs.shape[1] // dw.shape[1]
-    for target, left, right in _groups(groups, dw[None, :, :, 0, 0, 0], dys, xs):
-        if not matmul.product(inner, target, left[None], right[None].swapaxes(2, 3),
-                              matmul.NO_BIASES[dw.dtype], workspace):  # fmt: skip
+    if inner.algorithm == "rows" and not pixel_rows.fits(dys, xs):
+        inner = inner.otherwise()
+    sums = db[None, :, None] if inner.algorithm == "rows" else db[None, :0, None]
+    groups = _groups(xs.shape[1] // dw.shape[1], dw[None, :, :, 0, 0, 0], sums, dys, xs)
+    for target, biases, left, right in groups:
+        if inner.algorithm == "rows":
+            pixel_rows.run(target[0], biases[0, :, 0], left, right, inner, workspace)
+        elif not matmul.product(inner, target, left[None], right[None].swapaxes(2, 3),
+                                matmul.NO_BIASES[dw.dtype], workspace):  # fmt: skip
             return False
-    if db.size:  # a product reads dy where it lies: db takes a pass of its own
+    if db.size and inner.algorithm != "rows":  # a product reads dy where it lies
         columns.bias_gradient(db.dtype, plan.threads, db, dy)
     return True
 
