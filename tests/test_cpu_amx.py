@@ -18,10 +18,16 @@ CASES = {
     "same": ((2, 64, 20, 20), (64, 64, 5, 5), {"padding": 2}),
     "strided": ((2, 64, 25, 25), (64, 64, 3, 3), {"stride": 2, "padding": 1}),
     "stride beyond the window": ((2, 64, 60, 60), (64, 64, 3, 3), {"stride": 5}),
-    "dilated groups": ((2, 128, 15, 17), (128, 64, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
+    "dilated groups": (
+        (2, 128, 15, 17), (128, 64, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}
+    ),
     "no padding, images run on": ((3, 128, 9, 9), (96, 128, 2, 2), {}),
     "more weights than pixels": ((2, 256, 3, 3), (128, 256, 3, 3), {"padding": 1}),
     "uneven padding": ((1, 64, 21, 33), (48, 64, 3, 5), {"padding": ((0, 2), (3, 1))}),
+    "rows share their padding": ((5, 48, 7, 7), (64, 48, 5, 5), {"padding": 2}),
+    "taps along rows": ((3, 64, 11, 13), (64, 64, 1, 6), {}),
+    "taps along columns": ((3, 64, 11, 13), (64, 64, 6, 1), {}),
+    "more padding than taps": ((3, 80, 6, 9), (64, 80, 3, 3), {"padding": 4, "stride": 2}),
     "three axes": ((1, 64, 5, 9, 8), (32, 64, 2, 3, 3), {"padding": 1}),
 }
 
@@ -60,11 +66,25 @@ def test_the_error_is_that_of_a_direct_float32_sum(name):
 @pytest.mark.parametrize("name", CASES)
 def test_channels_last_gives_the_same(name):
     x, w, options = arrays(name)
-    y, dx, dw, _ = everything(x, w, options)
+    y = gr.conv(x, w, **options)
+    first = gr.conv_backward(y, x, w, **options)
     last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
-    np.testing.assert_array_equal(
-        np.moveaxis(gr.conv(last, w, layout="channels_last", **options), -1, 1), y
-    )
+    y_last = gr.conv(last, w, layout="channels_last", **options)
+    np.testing.assert_array_equal(np.moveaxis(y_last, -1, 1), y)
+    w_last = np.moveaxis(np.ascontiguousarray(np.moveaxis(w, 1, -1)), -1, 1)
+    dx, dw, db = gr.conv_backward(y_last, last, w_last, layout="channels_last", **options)
+    np.testing.assert_array_equal(np.moveaxis(dx, -1, 1), first[0])
+    np.testing.assert_array_equal(dw, first[1])
+
+
+@pytest.mark.parametrize("order", [(0, 2, 3, 1), (3, 2, 1, 0)])
+def test_dw_is_written_to_any_layout(order):
+    x, w, options = arrays("rows share their padding")
+    y = gr.conv(x, w, **options)
+    right = gr.conv_backward(y, x, w, need="w", **options)[1]
+    out = np.empty([w.shape[axis] for axis in order], w.dtype).transpose(np.argsort(order))
+    gr.conv_backward(y, x, w, need="w", out=(None, out, None), **options)
+    np.testing.assert_array_equal(out, right)
 
 
 @pytest.mark.parametrize("name", CASES)

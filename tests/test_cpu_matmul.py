@@ -197,6 +197,30 @@ def test_a_layer_s_gradients_have_the_same_bits_together_and_apart(sizes, dtype)
             np.testing.assert_array_equal(found, whole)
 
 
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("ways", [("rows",) * 3, ("columns", "rows", "columns"),
+                                  ("rows", "columns", "columns"), ("apart",) * 3])  # fmt: skip
+@pytest.mark.parametrize(
+    "sizes", [(64, 64, 64), (5, 6, 7), (200, 33, 10), (7, 300, 90), (9, 30, 20, 45), (2, 3, 40, 50, 60),
+              (50, 4, 3, 5), (1, 300, 1), (9000, 3, 30)], ids=str
+)  # fmt: skip
+def test_both_gradients_of_a_product_have_the_same_bits_at_once_and_apart(sizes, ways, dtype):
+    batch, (I, L, J) = sizes[:-3], sizes[-3:]
+    dy, a, b = (lying(normal((*batch, *shape), dtype, seed), way)
+                for seed, (shape, way) in enumerate(zip(((I, J), (I, L), (L, J)), ways)))  # fmt: skip
+    with gr.config(backend="reference"):
+        wanted = gr.matmul_backward(dy, a, b)
+    with gr.config(backend="numba"):
+        apart = gr.matmul_backward(dy, a, b, need="a")[0], gr.matmul_backward(dy, a, b, need="b")[1]
+    for threads in (None, 1):
+        with gr.config(backend="numba", threads=threads):
+            for _ in range(2):  # the second call is one that was settled
+                at_once = gr.matmul_backward(dy, a, b)
+                for found, alone, right in zip(at_once, apart, wanted):
+                    np.testing.assert_array_equal(found, alone)
+                    assert error(found, right) < (1e-6 if dtype == "float32" else 1e-14)
+
+
 @on_vectors
 def test_one_function_serves_both_products_of_a_layer_unless_they_go_other_ways():
     from gradroute.geometry import LinearGeometry

@@ -28,7 +28,16 @@ GEOMETRIES = {
     "three axes": ((1, 2, 5, 6, 19), (2, 3, 2), (2, 1, 2), ((1, 0), 1, 0), 1, False),
     "one row": ((2, 3, 33), 4, 2, 2, 1, False),
     "more than 256 taps": ((1, 1, 18, 30), (17, 17), 1, 0, 1, False),
+    "whole images": ((3, 11, 7, 7), 7, 7, 0, 1, False),
+    "whole volumes": ((2, 3, 3, 4, 5), (3, 4, 5), 1, 0, 1, False),
+    "whole rows": ((2, 3, 9, 6), (2, 6), (3, 1), 0, 1, False),
+    "whole rows, ceil mode": ((2, 3, 8, 6), (4, 6), (3, 1), 0, 1, True),
+    "text over time": ((3, 5, 50), 50, 1, 0, 1, False),
+    "small planes, two windows a row": ((5, 16, 4, 4), 2, 2, 0, 1, False),
+    "small planes with rows left": ((3, 8, 5, 7), 3, (5, 2), 0, 1, False),
+    "windows over the edge everywhere": ((2, 3, 5, 6), 9, 1, 4, 1, False),
     "no image": ((0, 3, 4, 4), 2, 2, 0, 1, False),
+    "no whole image": ((0, 3, 4, 4), 4, 4, 0, 1, False),
 }
 LAYOUTS = ["first", "last", "every second", "backwards"]
 

@@ -175,7 +175,8 @@ def _block_intrinsic(turned):
 
                 def start(first, table_factor):
                     through = builder.icmp_signed("!=", table_factor, const(0))
-                    return builder.gep(base, [builder.add(first, builder.select(through, offset, packed))])
+                    further = builder.select(through, offset, packed)
+                    return builder.gep(base, [builder.add(first, further)])
 
                 step = _Block(builder, start(a, a_table), a_row, a_next, a_part,
                               start(b, b_table), b_row, b_next, b_part)  # fmt: skip

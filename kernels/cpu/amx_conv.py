@@ -22,6 +22,7 @@ from .amx import (
     split_pairs,
     split_row,
 )
+from .amx_blocks import runs_of
 from .amx_program import FLAGS, PRODUCT
 from .blocks import BLOCKS, count, fill, locate, overlap, write_row
 from .jit import array, helper, int64, kernel, out, prange
@@ -35,13 +36,14 @@ def run(v, u, w, bias, plan, workspace) -> bool:
 
     False, and v is to be computed otherwise, if it is not finite or the data's scale is tiny.
     """
-    program = plan.program
+    program, seen = plan.program, plan.program.beside
     work = workspace[: program.size].view("float32")
-    s, p = program.blocks, program.product
+    s, p = seen.blocks, program.product
+    v, u, w = seen.array(v), seen.array(u), seen.window(w)
     work[: p.packed_at] = 0
     pack("float32", plan.threads, work, w, program.sources, s.groups, p)
     convolve("float32", plan.threads, v, u, work, SHAPES, bias, program.table, program.phases,
-             program.used, count(s), s, p)  # fmt: skip
+             seen.used, count(s), s, p)  # fmt: skip
     flags = work[p.flags_at : p.packed_at].reshape(-1, FLAGS)
     broken, weight, source = flags[:, :3].max(axis=0)
     return not (broken or 0 < weight < TINY or 0 < source < TINY)
@@ -141,10 +143,7 @@ def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0
     if depth <= 0 or height <= 0 or width <= 0:
         return
     start = buffer + p.words_at + (first_d - d0) * s.area + (first_h - h0) * s.row + first_w - w0
-    length, runs = (height - 1) * s.row + width, images * depth
-    padded = (length + SIDE - 1) // SIDE * SIDE
-    if depth == 1 and length == s.volume:  # no gaps: one run through all images
-        length, runs, padded = images * length, 1, length
+    length, runs, image, plane = runs_of(images, depth, height, width, SIDE, s)
     steps, before = phases[phase, 9], phases[phase, 10]
     vo = (n0 * step(v, 0)
           + (phases[phase, 0] + (first_d - phases[phase, 6]) * p.step_d) * step(v, 2)
@@ -156,15 +155,16 @@ def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0
         a = 4 * p.packed_at + ((g * p.panels + panel) * p.steps + before) * STEP_BYTES
         for run in range(runs):
             source = start + run // depth * s.volume + run % depth * s.area
+            to = temp + run // depth * image + run % depth * plane
             for j in range(0, length, SIDE):
                 block(work, a, 0, 64, 1024, 2048, 4 * (source + j), 1, 4 * p.word_plane, 64,
                       4 * p.part, table, before, steps,
-                      4 * (temp + run * padded + j), 4 * p.temp, 0)  # fmt: skip
+                      4 * (to + j), 4 * p.temp, 0)  # fmt: skip
         for run in range(images * depth):
             for y in range(height):
-                at = temp + run * padded + y * s.row
-                to = (vo + run // depth * step(v, 0) + k * step(v, 1)
-                      + run % depth * p.step_d * step(v, 2) + y * p.step_h * step(v, 3))  # fmt: skip
+                at = temp + run // depth * image + run % depth * plane + y * s.row
+                to = (vo + run // depth * step(v, 0) + run % depth * p.step_d * step(v, 2)
+                      + y * p.step_h * step(v, 3) + k * step(v, 1))  # fmt: skip
                 _finish_row(work, at, flags, bias, k, rows, width, p)
                 write_row(v, to, work, at, rows, width, p)
 

@@ -3,21 +3,18 @@
     dw[(c, tap), k] = sum over pixels of x[c, pixel + tap] * dy[k, pixel]
 
 Rows are input channels, columns output channels, and the sum runs along the rows of the padded
-image, DEPTH pixels a step.  x lies in rows of bfloat16, where a tap is only another offset; dy is
-packed two pixels to a word, with zeros where x's rows are wider.  Block by block the threads cut
-both; then each takes blocks of (channels, output channels, tap) and adds to their sums, so that
-every sum has one owner and one order.
+images, which lie side by side (amx_blocks.py), DEPTH pixels a step.  x lies in rows of bfloat16,
+where a tap is only another offset; dy is packed two pixels to a word, with zeros where x's rows
+are wider.  Block by block the threads cut both; then each takes blocks of (channels, output
+channels, tap) and adds to their sums, so that every sum has one owner and one order.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from numba import types
 
 from .amx import (
     DEPTH,
@@ -31,89 +28,22 @@ from .amx import (
     block,
     end,
     split_row,
+    split_row_pairs,
 )
-from .amx_program import FLAGS, LANES, odd_lines, round_up
-from .bias_sums import add_rows, write_sums
-from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
+from .amx_blocks import runs_of
+from .amx_dw_program import HALF, REDUCTION, SQUARE
+from .amx_program import FLAGS, LANES
+from .bias_sums import add_pixels, write_sums
+from .blocks import BLOCKS, fill, locate
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
+from .padded_rows import pad_row
+from .strided_tile import address
 from .transposition import transpose
-from .vectors import copy_row, fill_row, finite_row
-
-#: Bytes of x and dy, cut, that are worked on at a time: they stay in a 2 MiB L2 beside the sums.
-BLOCK_BYTES = 1280 * 1024
-
-#: but at least this many pixels: every block of them reads and writes all the sums.
-BLOCK_PIXELS = 512
-
-_SQUARE = SIDE * SIDE
-
-
-class Reduction(NamedTuple):
-    """What the compiled loops need beside the blocks.  Offsets count float32."""
-
-    rows: int  # K of a group
-    channels: int  # C of a group
-    channel_sets: int  # of SIDE
-    panels: int  # of SIDE output channels
-    taps: int  # offsets at which a row of x is read
-    half_row: int  # between rows of x
-    half_part: int  # between parts of x
-    count: int  # positions of a row of x in use
-    dy_steps: int  # of a panel of dy, at most
-    slots: int
-    bias_at: int  # the workspace: flags, sums of dy's rows, x, dy, sums, slots
-    x_at: int
-    dy_at: int
-    sums_at: int
-    slots_at: int
-    slot: int  # rows of float32, then the same rows cut
-    stage: int  # between the rows of float32
-    cut_at: int
-
-
-REDUCTION = types.NamedUniTuple(int64, len(Reduction._fields), Reduction)
-
-
-@dataclass(frozen=True)
-class Program:
-    blocks: Blocks
-    reduction: Reduction
-    offsets: np.ndarray  # of each tap, in positions
-    used: np.ndarray  # source phases in the buffer
-    size: int  # of the workspace, in bytes
-
+from .vectors import fill_row, finite_row
 
 #: a row of x is read DEPTH pixels after DEPTH pixels
 _ALONG = np.arange(1 << 14, dtype=np.int64) * (2 * DEPTH)
-
-
-def build(axes, g, threads, budget) -> Program:
-    """For ConvGeometry ``g``; ``budget`` is the number of bytes that x and dy may take."""
-    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    per_position = 2 * PARTS * (round_up(channels, SIDE) + round_up(rows, SIDE))
-    limit = max(SIDE, min(max(BLOCK_BYTES // per_position, BLOCK_PIXELS), budget // per_position))
-    s, used = blocks(axes, g.batch, g.groups, channels, "float32", limit, 1)
-    (_, _, offsets), = tap_offsets(axes, used, s)
-    count = round_up(s.images * s.volume * len(used), DEPTH)
-    half_row = 2 * odd_lines((count + 2 * DEPTH) // 2)
-    sets, panels = -(-channels // SIDE), -(-rows // SIDE)
-    run = (s.block_h - 1) * s.row + s.block_w
-    dy_steps = max(s.images * s.block_d * -(-run // DEPTH), -(-s.images * s.volume // DEPTH))
-    taps = len(offsets)
-    bias_at = LANES + FLAGS * threads
-    x_at = bias_at + panels * SIDE
-    dy_at = x_at + PARTS * sets * SIDE * half_row // 2 + DEPTH
-    sums_at = dy_at + panels * dy_steps * STEP_BYTES // 4
-    slots_at = sums_at + taps * sets * panels * _SQUARE
-    stage = round_up(max(s.plane, dy_steps * DEPTH), LANES) + DEPTH
-    cut_at = SIDE * stage
-    slot = cut_at + PARTS * SIDE * stage // 2 + DEPTH
-    reduction = Reduction(
-        rows, channels, sets, panels, taps, half_row, sets * SIDE * half_row, count,
-        dy_steps, threads, bias_at, x_at, dy_at, sums_at, slots_at, slot, stage, cut_at,
-    )  # fmt: skip
-    return Program(s, reduction, np.array(offsets, np.int64), used, 4 * (slots_at + threads * slot))
 
 
 def run(dw, db, dy, x, plan, workspace) -> bool:
@@ -121,12 +51,14 @@ def run(dw, db, dy, x, plan, workspace) -> bool:
 
     False, and they are to be computed otherwise, if dw is not finite or the data's scale is tiny.
     """
-    program = plan.program
+    program, seen = plan.program, plan.program.beside
     work = workspace[: program.size].view("float32")
     p = program.reduction
     work[: p.bias_at] = 0
-    reduce("float32", plan.threads, dw, db, dy, x, work, SHAPES, _ALONG, program.offsets,
-           program.used, _places(dw), _pieces(program.blocks), program.blocks, p)  # fmt: skip
+    dw = seen.window(dw)
+    reduce("float32", plan.threads, dw, db, seen.array(dy), seen.array(x), work, SHAPES, _ALONG,
+           program.offsets, seen.used, _places(dw), _pieces(seen.blocks), seen.blocks,
+           p)  # fmt: skip
     broken, source, gradient = work[LANES : p.bias_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
     return not (broken or 0 < source < TINY or 0 < gradient < TINY)
 
@@ -153,9 +85,8 @@ def reduce(dw, db, dy, x, work, shapes, along, offsets, used, places, pieces, s,
     """dw, and db if it is not empty, one block of x and dy after the other."""
     zero = work.dtype.type(0)
     for slot in prange(p.slots):  # what lies between and behind the rows must be finite
-        start = p.slots_at + slot * p.slot
-        fill_row(work, start, zero, p.slot)
-    fill_row(work, p.x_at, zero, p.dy_at - p.x_at)
+        fill_row(work, p.slots_at + slot * p.slot, zero, p.slot)
+        _clear_x(work, slot, p)
     for g in range(s.groups):
         fill_row(work, p.bias_at, zero, p.x_at - p.bias_at)
         for piece in range(pieces):
@@ -168,7 +99,7 @@ def reduce(dw, db, dy, x, work, shapes, along, offsets, used, places, pieces, s,
                     else:
                         _cut_dy(work, db.size, dy, slot, g, task - p.channel_sets, n0, images,
                                 d0, h0, w0, s, p)  # fmt: skip
-            tasks = p.channel_sets * p.panels * p.taps
+            tasks = _row_blocks(p) * p.panels
             for slot in prange(p.slots):
                 begin(shapes)
                 for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
@@ -181,6 +112,15 @@ def reduce(dw, db, dy, x, work, shapes, along, offsets, used, places, pieces, s,
                         pieces == 0, p)  # fmt: skip
         if db.size:
             write_sums(db, g * p.rows, p.rows, work, p.bias_at, 1, 0, LANES)
+
+
+@helper
+def _clear_x(work, slot, p):
+    """Zeros for channels that do not exist, and behind the rows of those that do."""
+    rows, zero = p.channel_sets * SIDE, work.dtype.type(0)
+    for row in range(slot, PARTS * rows, p.slots):
+        used = p.count if row % rows < p.channels else 0
+        fill_row(work, p.x_at + (row * p.half_row + used) // 2, zero, (p.half_row - used) // 2)
 
 
 @helper
@@ -200,109 +140,121 @@ def _cut_x(work, x, used, slot, g, task, n0, images, d0, h0, w0, s, p):
 
 
 @helper
-def _runs(images, d0, height, width, s):
-    """How many runs of pixels a block has, from one to the next in dy, and steps in each."""
-    depth, length = min(s.block_d, s.span_d - d0), (height - 1) * s.row + width
-    if depth == 1 and length == s.volume:  # no gaps: one run through all images
-        return 1, length, (images * length + DEPTH - 1) // DEPTH
-    steps = (length + DEPTH - 1) // DEPTH
-    return images * depth, steps * DEPTH, steps
+def _cut_dy(work, biased, dy, slot, g, panel, n0, images, d0, h0, w0, s, p):
+    """SIDE channels of dy, spread to the width of x's rows, packed two pixels to a word."""
+    stage = p.slots_at + slot * p.slot
+    first, zero = panel * SIDE, work.dtype.type(0)
+    rows = min(SIDE, p.rows - first)
+    depth, height, width = _box(d0, h0, w0, s)
+    length, runs, image, plane = runs_of(images, depth, height, width, DEPTH, s)
+    pixels = runs * ((length + DEPTH - 1) // DEPTH) * DEPTH
+    if rows < SIDE:
+        fill_row(work, stage, zero, pixels * SIDE)
+    filled = 0  # [pixel][channel], with zeros up to the next row's first pixel
+    for part in range(images * depth):
+        for y in range(height):
+            to = part // depth * image + part % depth * plane + y * s.row
+            fill_row(work, stage + filled * SIDE, zero, (to - filled) * SIDE)
+            filled = to + width
+            source = ((n0 + part // depth) * step(dy, 0) + (g * p.rows + first) * step(dy, 1)
+                      + (d0 + part % depth) * step(dy, 2) + (h0 + y) * step(dy, 3)
+                      + w0 * step(dy, 4))  # fmt: skip
+            _turn(work, stage + to * SIDE, dy, source, rows, width)
+    fill_row(work, stage + filled * SIDE, zero, (pixels - filled) * SIDE)
+    flags = LANES + slot * FLAGS
+    largest = load(work, flags + 2)
+    for k in range(pixels // DEPTH):
+        to = 4 * p.dy_at + (panel * p.dy_steps + k) * STEP_BYTES
+        at = address(work, stage + k * DEPTH * SIDE)
+        largest = max(largest, split_row_pairs(work, to, at, 4 * SIDE))
+    store(work, flags + 2, largest)
+    if biased:
+        add_pixels(work, p.bias_at + first, stage, SIDE, pixels, SIDE, LANES)
 
 
 @helper
-def _cut_dy(work, biased, dy, slot, g, panel, n0, images, d0, h0, w0, s, p):
-    """SIDE rows of dy, spread to the width of x's rows, packed two pixels to a word."""
-    stage = p.slots_at + slot * p.slot
-    cut = 4 * (stage + p.cut_at)
-    height, width = min(s.block_h, s.span_h - h0), min(s.block_w, s.span_w - w0)
-    runs, distance, steps = _runs(images, d0, height, width, s)
-    depth = min(s.block_d, s.span_d - d0)
-    length = runs * steps * DEPTH
-    gaps = width < s.row or step(dy, 4) != 1 or step(dy, 3) != width
-    zero = work.dtype.type(0)
-    flags = LANES + slot * FLAGS
-    largest = load(work, flags + 2)
-    for i in range(SIDE):
-        k = panel * SIDE + i
-        row = stage + i * p.stage
-        if gaps or k >= p.rows:
-            fill_row(work, row, zero, length)
-        for part in range(images * depth if k < p.rows else 0):
-            source = ((n0 + part // depth) * step(dy, 0) + (g * p.rows + k) * step(dy, 1)
-                      + (d0 + part % depth) * step(dy, 2) + h0 * step(dy, 3)
-                      + w0 * step(dy, 4))  # fmt: skip
-            to = row + part * distance
-            if not gaps:
-                copy_row(work, to, dy, source, height * width)
-                # up to where the next one starts, or the last one's steps end
-                end = part * distance + distance if part + 1 < images * depth else length
-                fill_row(work, to + height * width, zero, row + end - to - height * width)
-                continue
-            for y in range(height):
-                at = source + y * step(dy, 3)
-                if step(dy, 4) == 1:
-                    copy_row(work, to + y * s.row, dy, at, width)
-                else:
-                    for q in range(width):
-                        store(work, to + y * s.row + q, load(dy, at + q * step(dy, 4)))
-        size = split_row(work, row, cut + 2 * i * p.stage, 2 * SIDE * p.stage, length)
-        largest = max(largest, size)
-    store(work, flags + 2, largest)
-    if biased:
-        add_rows(work, p.bias_at + panel * SIDE, stage, p.stage, length,
-                 min(SIDE, p.rows - panel * SIDE))  # fmt: skip
-    # [part][16 columns at a time][pair of pixels][column], each element a word of two pixels
-    for k in range(length // DEPTH):
-        to = p.dy_at + (panel * p.dy_steps + k) * (STEP_BYTES // 4)
-        for part in range(PARTS):
-            for half in range(2):
-                source = cut // 4 + (part * SIDE + half * 16) * p.stage // 2 + k * (DEPTH // 2)
-                transpose(work, to + (part * 2 + half) * 256, 16, work, source, p.stage // 2,
-                          16, 16, LANES)  # fmt: skip
+def _turn(work, to, dy, source, rows, width):
+    """A row of pixels of some channels as [pixel][channel]."""
+    if step(dy, 4) == 1 and step(dy, 1) != 1:
+        transpose(work, to, SIDE, dy, source, step(dy, 1), rows, width, LANES)
+        return
+    for q in range(width):
+        pad_row(work, to + q * SIDE, dy, source + q * step(dy, 4), step(dy, 1), 0, rows, rows)
+
+
+@helper
+def _box(d0, h0, w0, s):
+    """Depth, height and width of the block that starts there."""
+    depth, height = min(s.block_d, s.span_d - d0), min(s.block_h, s.span_h - h0)
+    return depth, height, min(s.block_w, s.span_w - w0)
+
+
+@helper
+def _row_blocks(p):
+    """How many blocks (SIDE channels, tap) there are, or (HALF as many, two taps)."""
+    return (p.channel_sets - p.pairs) * p.taps + p.pairs * ((p.taps + 1) // 2)
 
 
 @helper
 def _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p):
-    """Adds a block of pixels to the sums of one (channels, output channels, tap)."""
-    others = p.channel_sets * p.taps
+    """Adds a block of pixels to the sums of one (channels, output channels, tap or two)."""
+    others = _row_blocks(p)
     if p.panels > others:  # the longer side outside: what it names stays in L2 meanwhile
         panel, rest = task // others, task % others
     else:
         panel, rest = task % p.panels, task // p.panels
-    tap, first = rest % p.taps, rest // p.taps * SIDE
-    height, width = min(s.block_h, s.span_h - h0), min(s.block_w, s.span_w - w0)
-    runs, _, steps = _runs(images, d0, height, width, s)
-    depth = min(s.block_d, s.span_d - d0)
-    sums = 4 * (p.sums_at + (rest * p.panels + panel) * _SQUARE)
+    channel_set, tap, following = rest // p.taps, rest % p.taps, HALF * p.half_row
+    if channel_set >= p.channel_sets - p.pairs:
+        channel_set = p.channel_sets - 1
+        tap = 2 * (rest - channel_set * p.taps)
+        following = offsets[min(tap + 1, p.taps - 1)] - offsets[tap]
+    depth, height, width = _box(d0, h0, w0, s)
+    length, runs, _, _ = runs_of(images, depth, height, width, DEPTH, s)
+    steps = (length + DEPTH - 1) // DEPTH
+    start, tap_step = _sums(channel_set, panel, p)
     for run in range(runs):
         at = run // depth * s.volume + run % depth * s.area + offsets[tap]
-        x = 4 * p.x_at + 2 * (first * p.half_row + at)
+        x = 4 * p.x_at + 2 * (channel_set * SIDE * p.half_row + at)
         dy = 4 * p.dy_at + (panel * p.dy_steps + run * steps) * STEP_BYTES
-        block(work, x, 1, 2 * p.half_row, 32 * p.half_row, 2 * p.half_part,
+        block(work, x, 1, 2 * p.half_row, 2 * following, 2 * p.half_part,
               dy, 0, 64, 1024, STEP_BYTES // PARTS,
-              along, 0, steps, sums, 4 * SIDE, piece + run)  # fmt: skip
+              along, 0, steps, 4 * (start + tap * tap_step), 4 * SIDE, piece + run)  # fmt: skip
+
+
+@helper
+def _sums(channel_set, panel, p):
+    """Where the sums of a set and a panel lie, [tap][channel][SIDE], and the step of a tap."""
+    before = p.sums_at + channel_set * p.panels * p.taps * SQUARE
+    if p.pairs and channel_set == p.channel_sets - 1:
+        return before + panel * ((p.taps + 1) // 2) * SQUARE, HALF * SIDE
+    return before + panel * p.taps * SQUARE, SQUARE
 
 
 @helper
 def _finish(dw, work, places, slot, g, channel_set, panel, empty, p):
     """Writes the sums of SIDE channels and SIDE output channels to dw, all their taps together."""
-    taps = places.size
     first, k0 = channel_set * SIDE, panel * SIDE
     rows, channels = min(SIDE, p.rows - k0), min(SIDE, p.channels - first)
-    sums = p.sums_at + (channel_set * p.taps * p.panels + panel) * _SQUARE
-    tap_step = p.panels * _SQUARE
-    to = (g * p.rows + k0) * step(dw, 0)
-    for tap in range(p.taps):
-        if empty:
-            fill_row(work, sums + tap * tap_step, work.dtype.type(0), _SQUARE)
-        elif not finite_row(work, sums + tap * tap_step, _SQUARE):
-            store(work, LANES + slot * FLAGS, work.dtype.type(1))
-    if taps == 1 and step(dw, 1) == 1:
-        transpose(dw, to + first, step(dw, 0), work, sums, SIDE, channels, rows, LANES)
+    sums, tap_step = _sums(channel_set, panel, p)
+    if empty:
+        fill_row(work, sums, work.dtype.type(0), p.taps * tap_step)
+    elif not finite_row(work, sums, p.taps * tap_step):
+        store(work, LANES + slot * FLAGS, work.dtype.type(1))
+    to = (g * p.rows + k0) * step(dw, 0) + first * step(dw, 1)
+    if step(dw, 1) == 1:
+        for tap in range(p.taps):
+            transpose(dw, to + places[tap], step(dw, 0), work, sums + tap * tap_step, SIDE,
+                      channels, rows, LANES)  # fmt: skip
         return
-    for k in range(rows):
-        for i in range(channels):
-            at = sums + i * SIDE + k
-            filter_at = to + k * step(dw, 0) + (first + i) * step(dw, 1)
-            for tap in range(taps):
-                store(dw, filter_at + places[tap], load(work, at + tap * tap_step))
+    side_by_side = True
+    for tap in range(p.taps):
+        side_by_side = side_by_side and places[tap] == tap
+    for i in range(channels):
+        at, filters = sums + i * SIDE, to + i * step(dw, 1)
+        if side_by_side:
+            transpose(dw, filters, step(dw, 0), work, at, tap_step, p.taps, rows, LANES)
+            continue
+        for tap in range(p.taps):
+            for k in range(rows):
+                value = load(work, at + tap * tap_step + k)
+                store(dw, filters + k * step(dw, 0) + places[tap], value)

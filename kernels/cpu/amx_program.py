@@ -9,7 +9,8 @@ import numpy as np
 from numba import int64, types
 
 from .amx import DEPTH, PARTS, SIDE, STEP_BYTES
-from .blocks import Blocks, blocks, tap_offsets
+from .amx_blocks import Beside, beside
+from .blocks import tap_offsets
 
 #: Bytes of the block that a thread keeps in its L2; every processor with AMX has 2 MiB.
 BLOCK_BYTES = 1024 * 1024
@@ -47,24 +48,27 @@ PRODUCT = types.NamedUniTuple(int64, len(Product._fields), Product)
 
 @dataclass(frozen=True)
 class Program:
-    blocks: Blocks
+    beside: Beside
     product: Product
     phases: np.ndarray  # first, count, base (3 each), steps, steps of the phases before
     table: np.ndarray  # bytes from the block's first word to each step's
     sources: np.ndarray  # (steps, 5): first channel, how many, and the tap of each step's weights
-    used: np.ndarray  # source phases in the buffer
     size: int  # of the workspace, in bytes
 
 
-def build(axes, batch, groups, rows, channels, threads, budget) -> Program:
-    """``rows`` and ``channels`` are those of one group; ``budget`` as in implicit_gemm.build."""
+def build(axes, source, batch, groups, rows, channels, threads, budget) -> Program:
+    """``rows`` and ``channels`` are those of one group, ``source`` the size of what is read.
+
+    ``budget`` as in implicit_gemm.build.
+    """
     taps = int(np.prod([sum(len(phase.taps) for phase in axis.phases) for axis in axes]))
     deep = round_up(channels, DEPTH)
     per_position = 4 * DEPTH + 2 * PARTS * deep + 4 * SIDE
     limit = max(SIDE, min(BLOCK_BYTES, budget // threads) // per_position)
     splits = _splits(batch, rows * taps, np.prod([axis.span for axis in axes]), threads)
-    s, used = blocks(axes, batch, groups, channels, "float32", limit, 2 * threads // splits)
-    word_count = round_up(s.images * s.volume * len(used), LANES)
+    made = beside(axes, source, batch, groups, channels, limit, 2 * threads // splits)
+    s, axes, used = made.blocks, made.axes, made.used
+    word_count = s.plane
     word_plane = odd_lines(word_count + SIDE)
     part = deep // 2 * word_plane
     phases, sources, table = _steps(axes, used, s, word_plane)
@@ -79,7 +83,7 @@ def build(axes, batch, groups, rows, channels, threads, budget) -> Program:
         rows, panels, splits, len(sources), *(axis.phases[0].step for axis in axes), LANES, threads,
         word_plane, word_count, part, LANES, packed_at, slots_at, slot, words_at, temp_at, temp,
     )  # fmt: skip
-    return Program(s, product, phases, table, sources, used, 4 * (slots_at + threads * slot))
+    return Program(made, product, phases, table, sources, 4 * (slots_at + threads * slot))
 
 
 def _splits(batch, weights, positions, threads):

@@ -66,13 +66,23 @@ def blocks(axes, batch, groups, channels, dtype, limit, shares) -> tuple[Blocks,
     With the source phases that are copied, as an array of their (d, h, w).
     """
     used = source_phases(axes)
+    images, block = cut(axes, batch, max(1, limit // max(1, len(used))), groups, shares)
+    return lay(axes, batch, groups, channels, dtype, images, block)
+
+
+def lay(axes, batch, groups, channels, dtype, images, block, shared=0):
+    """Blocks of ``images`` by ``block`` positions, and the source phases that are copied.
+
+    The last ``shared`` positions of a row are the first of the next one.
+    """
+    used = source_phases(axes)
     spans, reach = ([getattr(axis, name) for axis in axes] for name in ("span", "reach"))
-    images, block = _cut(batch, spans, reach, max(1, limit // max(1, len(used))), groups, shares)
     depth, height, row = (b + r for b, r in zip(block, reach))
+    row -= shared
     volume = depth * height * row
     lanes = LANES[dtype]
     # an odd number of vectors between channels spreads them over all sets of the cache
-    plane = (-(-len(used) * images * volume // lanes) | 1) * lanes
+    plane = (-(-(len(used) * images * volume + shared) // lanes) | 1) * lanes
     made = Blocks(
         batch, groups, channels, *(axis.split for axis in axes), *(axis.lead for axis in axes),
         *spans, *reach, images, *block, row, height * row, volume, plane, lanes,
@@ -80,8 +90,9 @@ def blocks(axes, batch, groups, channels, dtype, limit, shares) -> tuple[Blocks,
     return made, np.array(used, np.int64).reshape(-1, 3)
 
 
-def _cut(batch, spans, reach, limit, groups, shares):
-    """(images, (d, h, w)) of a block."""
+def cut(axes, batch, limit, groups, shares):
+    """(images, (d, h, w)) of a block of at most ``limit`` positions of a source phase."""
+    spans, reach = ([getattr(axis, name) for axis in axes] for name in ("span", "reach"))
     block = list(spans)
 
     def size():

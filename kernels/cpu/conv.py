@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from . import (
     amx_conv,
     amx_dw,
@@ -9,6 +11,8 @@ from . import (
     depthwise,
     direct,
     implicit_gemm,
+    patches,
+    phases,
     pixel_conv,
     pixel_dw,
     plans,
@@ -21,11 +25,13 @@ from .matmul import NO_BIAS
 
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
-             "pixel_major": pixel_conv.run, "pointwise": pointwise.convolve,
-             "winograd": winograd.run}  # fmt: skip
+             "patches": patches.convolve, "pixel_major": pixel_conv.run,
+             "pointwise": pointwise.convolve, "winograd": winograd.run}  # fmt: skip
 _REDUCE = {"amx": amx_dw.run, "depthwise": depthwise.dw, "implicit_gemm": weight_gradient.run,
-           "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
+           "patches": patches.reduce, "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
            "winograd": winograd_dw.run}  # fmt: skip
+_CONVOLVE["phases"] = partial(phases.convolve, dict(_CONVOLVE))
+_REDUCE["phases"] = partial(phases.reduce, dict(_REDUCE))
 
 
 def _served(drivers, arrays, plan, workspace) -> bool:

@@ -14,13 +14,16 @@ from gradroute.geometry import MatmulGeometry
 
 from . import (
     amx,
-    amx_dw,
+    amx_dw_program,
     amx_matmul,
     amx_pointwise,
     amx_pointwise_dw,
     amx_program,
+    conv_costs,
     depthwise,
     implicit_gemm,
+    patches,
+    phases,
     pixel_conv,
     pixel_dw,
     pixel_rows,
@@ -61,6 +64,10 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     that the arrays at hand are not for.
     """
     operation = made.operation
+    if tiled and without != "phases":
+        found = _phases(made, g, dtype, settings, again)
+        if found is not None:
+            return found
     if tiled and not _far(g):
         for algorithm, serves, build in _CHOICES:
             if algorithm != without and serves(operation, g, dtype, settings):
@@ -75,6 +82,47 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     if depthwise.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
+
+
+def _phases(made, g, dtype, settings, again):
+    """The plan by way of phases, or of less than the whole images, or None where it is behind."""
+    axes = phases.nearer(g)
+    if axes is None or not phases.serves(g, phases.geometry(g, axes)):
+        return None
+
+    def plan(one, limit):
+        return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again, True,
+                         "phases")  # fmt: skip
+
+    built, one = phases.build(made.operation, g, axes, dtype, settings.workspace_limit,
+                              BUFFER_BYTES, plan)  # fmt: skip
+    inner = built.inner
+    if inner.algorithm == "direct" or not affords(settings, built.size):
+        return None
+    if not _phases_pay(built, one, plan(g, settings.workspace_limit), g, dtype):
+        return None
+    blocking = {"by": inner.algorithm, "phases": phases.geometry(g, axes).dilation,
+                "batches": built.batches, **inner.blocking}  # fmt: skip
+    if settings.precision == "strict":
+        other = partial(again, settings, "phases")
+    else:
+        other = partial(again, replace(settings, precision="strict"))
+    return replace(made, algorithm="phases", workspace_bytes=built.size, blocking=blocking,
+                   program=built, otherwise=other)  # fmt: skip
+
+
+def _phases_pay(built, one, plain, g, dtype) -> bool:
+    """Is ``built`` ahead of the ``plain`` plan?"""
+    if plain.algorithm == "direct":
+        return True
+    if one.multiply_adds <= (1 - phases.SPARED) * g.multiply_adds and not built.batches:
+        return True
+    costs = (conv_costs.by_phases(built, one, dtype), conv_costs.cost(plain, g, dtype))
+    if None in costs:
+        return False
+    phased, whole = (cost + conv_costs.fresh(size, BUFFER_BYTES)
+                     for cost, size in zip(costs, (built.size, plain.workspace_bytes)))  # fmt: skip
+    return phased < 0.9 * whole
 
 
 def _far(g) -> bool:
@@ -193,6 +241,31 @@ def _unlimited(settings):
     return replace(settings, workspace_limit=None)
 
 
+def _patches_serves(operation, g, dtype, settings) -> bool:
+    """Is each number of x multiplied often enough to pay for bringing it into another order?"""
+    if not patches.serves(g) or depthwise.serves(g):
+        return False
+    rows, terms = g.out_channels // g.groups, g.taps * g.in_channels // g.groups
+    if operation == "conv_dw":
+        return not pixel_dw.serves(g)
+    if _amx_serves(operation, g, dtype, settings):
+        return operation == "conv_forward" and rows >= 256
+    return min(rows, terms) >= 192 if operation == "conv_forward" else rows >= 64
+
+
+def _patches(made, g, dtype, settings, again):
+    built = patches.build(g, dtype, made.operation == "conv_dw",
+                          lambda one: _pointwise(made, one, dtype, settings, again))  # fmt: skip
+    first = built.products[0][2]
+    other = partial(again, settings, "patches")
+    if any(product and product.algorithm == "amx"
+           for product in (first.program.images, first.program.batch)):  # fmt: skip
+        other = partial(again, replace(settings, precision="strict"))
+    return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
+                   blocking={"images": built.shape[0], **first.blocking},
+                   otherwise=other)  # fmt: skip
+
+
 def _winograd_serves(operation, g, dtype, settings) -> bool:
     """Do the products saved outweigh the transforms?  It takes channels, tiles, and full ones."""
     if settings.precision == "strict":
@@ -242,27 +315,26 @@ def _fill(count):
 
 def _amx(made, g, dtype, settings, again):
     built = _amx_program(made, g)
-    s = built.blocks
-    blocking = {"images": s.images, "block": (s.block_d, s.block_h, s.block_w)}
     strict = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
-                   blocking={"tile": amx.TILE, **blocking}, otherwise=strict)  # fmt: skip
+                   blocking={"tile": amx.TILE, **built.beside.blocking}, otherwise=strict)  # fmt: skip
 
 
 def _amx_program(made, g):
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_dw":
-        return amx_dw.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
+        return amx_dw_program.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
     if made.operation == "conv_forward":
-        return amx_program.build(regions.forward_axes(g), g.batch, g.groups, rows, channels,
+        return amx_program.build(regions.forward_axes(g), g.size, g.batch, g.groups, rows, channels,
                                  made.threads, BUFFER_BYTES)  # fmt: skip
-    return amx_program.build(regions.dx_axes(g), g.batch, g.groups, channels, rows, made.threads,
-                             BUFFER_BYTES)  # fmt: skip
+    return amx_program.build(regions.dx_axes(g), g.out, g.batch, g.groups, channels, rows,
+                             made.threads, BUFFER_BYTES)  # fmt: skip
 
 
 #: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
 _CHOICES = (
     ("pointwise", _pointwise_serves, _pointwise),
+    ("patches", _patches_serves, _patches),
     ("winograd", _winograd_serves, _winograd),
     ("amx", _amx_serves, _amx),
 )

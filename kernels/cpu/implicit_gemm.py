@@ -22,7 +22,7 @@ from .blocks import BLOCKS, Blocks, blocks, fill, locate, overlap, tap_offsets, 
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS
-from .regions import pads
+from .regions import pads, source_phases
 from .row_tile import tile_apart
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, copy_row, finite_row
@@ -86,7 +86,8 @@ def build(axes, source, batch, groups, rows, channels, dtype, threads, budget, f
     ``budget`` is the number of bytes that all threads' buffers may take together.
     """
     columns, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
-    limit = min(BLOCK_BYTES, budget // threads) // (item * (channels + ROWS))
+    split = len(source_phases(axes))  # as many positions for each of the temporary's
+    limit = split * min(BLOCK_BYTES, budget // threads) // (item * (channels * split + ROWS))
     s, used = blocks(axes, batch, groups, channels, dtype, limit, 4 * threads)
     phases, taps, table = _tables(axes, used, s)
     panel = -(-rows // -(-rows // ROWS))

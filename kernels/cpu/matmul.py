@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from . import amx_matmul, columns, linear, matrix_product, plans
 from .jit import array, kernel, out, prange
-from .memory import load, step, store
+from .linear import row_of_sums
 from .vectors import ITEMSIZE
 
 NO_BIAS = {np.dtype(name): np.zeros(0, name) for name in ITEMSIZE}
@@ -43,18 +45,77 @@ def product(plan, y, a, b, bias, workspace) -> bool:
 
 def linear_backward(dx, dw, db, dy, x, w, geometry, plan, workspace):
     program, dtype = plan.program, dy.dtype
-    if program.blocks:
-        sums = NO_BIAS[dtype] if db is None else db
-        if _side_by_side(dx, dw, sums, dy, x, w):
-            linear.gradients(dtype, plan.threads, dx, dw, sums, dy, x, w, workspace.view(dtype),
-                             *program.blocks)  # fmt: skip
-            return
+    if program.blocks and _side_by_side(dx, dw, dy, x, w) and (db is None or _side_by_side(db)):
+        linear.gradients(dtype, plan.threads, dx, dw, NO_BIAS[dtype] if db is None else db, dy, x, w,
+                         _scratch(workspace, dtype), *program.blocks, 0, 0)  # fmt: skip
+        return
     if dx is not None and dx.size:
         matmul(dx[None], dy[None, None], w[None, None], None, None, program.to_x, workspace)
     if dw is not None and dw.size:
         matmul(dw[None], dy.T[None, None], x[None, None], None, None, program.to_w, workspace)
     if db is not None:
         columns.bias_gradient(dtype, program.bias_threads, db, dy[:, :, None, None, None])
+
+
+def linear_backward_at_once(dy, x, w, plan):
+    """`linear_backward` of arrays of these forms, as a function of (dx, dw, db, dy, x, w).
+
+    None where it takes more than one call of a kernel.  The results lie in order.
+    """
+    if plan.program.blocks is None or not dy.size or not _side_by_side(dy, x, w):
+        return None
+    dtype, find, blocks = dy.dtype, partial(plans.workspace, plan), plan.program.blocks
+    kernel, nothing = _bound(linear.gradients, plan, dtype), NO_BIAS[dtype]
+
+    def run(dx, dw, db, dy, x, w):
+        kernel(dx, dw, nothing if db is None else db, dy, x, w, _scratch(find(), dtype), *blocks, 0, 0)
+
+    return run
+
+
+def matmul_backward_at_once(dy, a, b, to_a, to_b):
+    """Both gradients of a product as a function of (da, db, dy, a, b), or None.
+
+    dy (I, J), a (I, L) and b (L, J), or a batch of each; to_a and to_b are the plans of da = dy @ b^T
+    and db = a^T @ dy, which lie in order.
+    """
+    made = np.empty(max(a.size, b.size), a.dtype)
+    wide = [one.reshape(-1, 1, *one.shape[-2:]) if one.ndim == 3 else one[None, None]
+            for one in (made[: a.size].reshape(a.shape), made[: b.size].reshape(b.shape), dy, a, b)]
+    da, db, dy4, a4, b4 = wide
+    turned = (_better_turned(da[:, 0], dy4, b4.swapaxes(2, 3)),
+              _better_turned(db[:, 0], a4.swapaxes(2, 3), dy4))  # fmt: skip
+    blocks = linear.blocks_of_both((to_a, to_b), turned)
+    if blocks is None or not a.size or not b.size:
+        return None
+    plan, dtype = max(to_a, to_b, key=lambda plan: plan.workspace_bytes), dy.dtype
+    find = partial(plans.workspace, plan)
+    if dy.ndim == 3:
+        kernel = _bound(linear.gradients_of_batch, plan, dtype)
+
+        def run(da, db, dy, a, b):
+            kernel(da, db, dy, a, b, _scratch(find(), dtype), *blocks, *turned)
+
+        return run
+    kernel, nothing = _bound(linear.gradients, plan, dtype), NO_BIAS[dtype]
+    turned = turned[0], not turned[1]  # db^T = dy^T @ a
+
+    def run_one(da, db, dy, a, b):
+        kernel(da, db.T, nothing, dy, a, b.T, _scratch(find(), dtype), *blocks, *turned)
+
+    return run_one
+
+
+def _bound(kernel, plan, dtype):
+    """The kernel as a function of its arguments; of one thread it is the compiled one itself."""
+    if plan.threads > 1:
+        return partial(kernel, dtype, plan.threads)
+    (compiled,) = kernel.build(dtype, False).overloads.values()
+    return compiled.entry_point
+
+
+def _scratch(workspace, dtype):
+    return NO_BIAS[dtype] if workspace is None else workspace.view(dtype)
 
 
 def _side_by_side(*arrays) -> bool:
@@ -78,18 +139,5 @@ def _better_turned(y, a, b):
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 1)))
 def sums_of_rows(y, a, b, bias):
     """y, one row at a time as a sum of rows of b: for machines without vectors, and tiny sizes."""
-    B, I, J = y.shape
-    _, E, _, L = a.shape
-    for task in prange(B * I):
-        n, i = task // I, task % I
-        row = n * step(y, 0) + i * step(y, 1)
-        for j in range(J):
-            start = load(bias, j * step(bias, 0)) if bias.size else a.dtype.type(0)
-            store(y, row + j * step(y, 2), start)
-        for e in range(E):
-            for m in range(L):
-                value = load(a, n * step(a, 0) + e * step(a, 1) + i * step(a, 2) + m * step(a, 3))
-                other = n * step(b, 0) + e * step(b, 1) + m * step(b, 2)
-                for j in range(J):
-                    at = row + j * step(y, 2)
-                    store(y, at, load(y, at) + value * load(b, other + j * step(b, 3)))
+    for task in prange(y.shape[0] * y.shape[1]):
+        row_of_sums(task, y, a, b, bias)

@@ -26,7 +26,7 @@ from .blocks import BLOCKS, Blocks, blocks, fill, locate, tap_offsets
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS, tile
-from .regions import pads
+from .regions import pads, source_phases
 from .transposition import gather_transpose, transpose
 from .vectors import ITEMSIZE, LANES, copy_row, fill_row, finite_row
 
@@ -79,7 +79,8 @@ def build(axes, g, dtype, threads, budget) -> Program:
     panel = -(-rows // -(-rows // ROWS))
     step = -(-panel // lanes) * lanes
     dy_row = -(-rows // panel) * step
-    limit = min(BLOCK_BYTES, budget) // (item * (dy_row + channels))
+    phases = len(source_phases(axes))  # of x, which are as many positions for each of dy
+    limit = phases * min(BLOCK_BYTES, budget) // (item * (dy_row + channels * phases))
     s, used = blocks(axes, g.batch, g.groups, channels, dtype, limit, 1)
     (_, _, offsets), = tap_offsets(axes, used, s)
     table = [c * s.plane + offset for c in range(channels) for offset in offsets]

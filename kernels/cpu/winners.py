@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 
 from .jit import array, boolean, helper, inlined, int64, kernel, out, prange, triple
@@ -183,6 +186,62 @@ def any_bad_winner(found, winner, size, window, stride, dilation, before, across
         found[piece] = bad
 
 
+#: Words of 64 taps for all cells of a plane, up to which they are tabled: half of L1.
+MOST_WORDS = 2048
+
+
+@lru_cache(maxsize=256)
+def _allowed(geometry):
+    """For each cell of a plane the taps that lie inside the image, as bits of words.
+
+    None where all taps of all cells do, or the table would be large.
+    """
+    g = geometry
+    words = -(-math.prod(g.window) // 64)
+    if math.prod(g.out) * words > MOST_WORDS:
+        return None
+    inside = np.ones((1, 1), bool)  # (cells, taps)
+    for axis in range(3):
+        starts = np.arange(g.out[axis]) * g.stride[axis] - g.before[axis]
+        at = starts[:, None] + np.arange(g.window[axis]) * g.dilation[axis]
+        here = (at >= 0) & (at < g.size[axis])
+        inside = inside[:, None, :, None] & here[None, :, None, :]
+        inside = inside.reshape(inside.shape[0] * len(starts), -1)
+    if inside.all():
+        return None
+    bits = np.zeros((len(inside), 64 * words), bool)
+    bits[:, : inside.shape[1]] = inside
+    return np.packbits(bits, axis=1, bitorder="little").view("<u8").astype(np.int64).reshape(-1)
+
+
+@kernel(lambda I: (out(int64, 1), array(I, 5), array(int64, 1), int64),
+        variants=("uint8", "uint16", "uint32"))  # fmt: skip
+def any_bad_by_table(found, winner, allowed, words):
+    """found[piece] = 1 if a winner of that piece of the planes is no input, else 0.
+
+    winner is contiguous, and ``allowed`` the table of its planes.
+    """
+    cells = allowed.size // words
+    planes, pieces = winner.size // cells, found.size
+    for piece in prange(pieces):
+        missing, all_bits = np.int64(0), np.int64(0)
+        for plane in range(planes * piece // pieces, planes * (piece + 1) // pieces):
+            at = plane * cells
+            if words == 1:
+                for i in range(cells):
+                    number = int64(load(winner, at + i))
+                    all_bits |= number
+                    missing |= ~(load(allowed, i) >> (number & 63))
+            else:
+                for i in range(cells):
+                    number = int64(load(winner, at + i))
+                    word = min(number >> 6, words - 1)
+                    all_bits |= (number >> 6) - word  # above 0 if it is no tap at all
+                    missing |= ~(load(allowed, i * words + word) >> (number & 63))
+        beyond = all_bits >> 6 if words == 1 else all_bits
+        found[piece] = (missing & 1) != 0 or beyond != 0
+
+
 @kernel(lambda I: (out(int64, 1), array(I, 5), *_MOVE), variants=("int64",))
 def first_bad_index(found, index, size, window, stride, dilation, before):
     """found[piece] = the first index of that piece that its window does not read, or -1."""
@@ -240,10 +299,15 @@ def _first(found):
 def check_winner(winner, geometry, plan, workspace):
     found = np.empty(plan.threads, np.int64)
     dense, across = winner.flags.c_contiguous, False
-    if not dense:
+    allowed = _allowed(geometry) if dense else None
+    if allowed is not None:
+        any_bad_by_table(winner.dtype, plan.threads, found, winner, allowed,
+                         allowed.size // math.prod(geometry.out))  # fmt: skip
+    elif not dense:
         across = across_channels(winner)
         dense = across and winner.transpose(0, 2, 3, 4, 1).flags.c_contiguous
-    any_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry), across, dense)
+    if allowed is None:
+        any_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry), across, dense)
     if not any(found.tolist()):
         return -1
     first_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry))

@@ -43,6 +43,9 @@ class Call:
     __slots__ = ("library", "backend", "dtype", "compute", "settings", "moved", "inputs", "_as_is",
                  "_out")  # fmt: skip
 
+    #: the whole call in one function, where one was made ready (settled.py)
+    at_once = None
+
     def __init__(self, arrays: dict, optional=(), **others):
         """``arrays`` are the float arrays by argument name; others may be of any dtype.
 

@@ -130,6 +130,8 @@ def linear_backward(dy, x, w, *, y=None, activation=None, need=("x", "w", "b"), 
     array([-0.5])
     """
     call, rows, wanted, geometry, plan = _linear_backward((dy, x, w, y), (activation, need), out)
+    if call.at_once is not None:
+        return call.at_once(dy, x, w)
     want_x, want_w, want_b = wanted
     out_x, out_w, out_b = out_tuple(out, wanted, ("dx", "dw", "db"))
     dx = call.result(x.shape, out_x, "out[0] (dx)") if want_x else None
@@ -153,7 +155,31 @@ def linear_backward(dy, x, w, *, y=None, activation=None, need=("x", "w", "b"), 
     return call.finish_all(dx, dw, db)
 
 
-@settled
+def _gradients_at_once(found, arrays, options):
+    """dx, dw and perhaps db as one kernel call, where the backend has that."""
+    call, rows, (want_x, want_w, want_b), _, plan = found
+    dy, x, w = arrays[:3]
+    find = getattr(call.backend.matmul, "linear_backward_at_once", None)
+    if find is None or not (want_x and want_w) or options[0] is not None:
+        return None
+    kernel = find(_matrix(dy, rows), _matrix(x, rows), w, plan)
+    if kernel is None:
+        return None
+    plain = x.ndim == 2
+    new_x, new_w, new_b = call.maker(x.shape), call.maker(w.shape), call.maker(w.shape[:1])
+
+    def run(dy, x, w):
+        dx, dw, db = new_x(), new_w(), new_b() if want_b else None
+        if plain:
+            kernel(dx, dw, db, dy, x, w)
+        else:
+            kernel(_matrix(dx, rows), dw, db, _matrix(dy, rows), _matrix(x, rows), w)
+        return dx, dw, db
+
+    return run
+
+
+@settled(ready=_gradients_at_once)
 def _linear_backward(dy, x, w, y, activation, need):
     call = Call({"dy": dy, "x": x, "w": w, "y": y}, optional=("y",))
     rows, features = _linear_shapes(x, w)

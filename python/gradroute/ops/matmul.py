@@ -181,6 +181,8 @@ def matmul_backward(dy, a, b, *, need=("a", "b"), out=None):
            [3., 4.]]), array([1., 1.]))
     """
     call, batch, wanted = _matmul_backward((dy, a, b), (need,), out)
+    if call.at_once is not None:
+        return call.at_once(dy, a, b)
     want_a, want_b = wanted
     out_a, out_b = out_tuple(out, wanted, ("da", "db"))
     da = call.result(a.shape, out_a, "out[0] (da)") if want_a else None
@@ -196,7 +198,41 @@ def matmul_backward(dy, a, b, *, need=("a", "b"), out=None):
     return call.finish_all(da, db)
 
 
-@settled
+def _gradients_at_once(found, arrays, options):
+    """da and db as one kernel call, where the backend has that and nothing was broadcast."""
+    call, batch, wanted = found
+    dy, a, b = arrays
+    find = getattr(call.backend.matmul, "matmul_backward_at_once", None)
+    if find is None or wanted != (True, True) or not 2 <= a.ndim == b.ndim or not dy.size:
+        return None
+    if not a.shape[:-2] == b.shape[:-2] == batch:
+        return None
+    stacked = len(batch) > 1
+    if stacked and not (dy.flags.c_contiguous and a.flags.c_contiguous and b.flags.c_contiguous):
+        return None
+    (rows, inner), columns, count = a.shape[-2:], b.shape[-1], math.prod(batch)
+    shapes = [(count, *one.shape[-2:]) if stacked else one.shape for one in arrays]
+    dy, a, b = (one.reshape(shape) for one, shape in zip(arrays, shapes))
+    kernel = find(dy, a, b, planned(call, count, 1, rows, inner, columns)[1],
+                  planned(call, count, 1, inner, columns, rows)[1])  # fmt: skip
+    if kernel is None:
+        return None
+    new_a, new_b = call.maker(arrays[1].shape), call.maker(arrays[2].shape)
+
+    def run(dy, a, b):
+        da, db = new_a(), new_b()
+        if stacked:
+            of_dy, of_a, of_b = shapes
+            kernel(da.reshape(of_a), db.reshape(of_b), dy.reshape(of_dy), a.reshape(of_a),
+                   b.reshape(of_b))  # fmt: skip
+        else:
+            kernel(da, db, dy, a, b)
+        return da, db
+
+    return run
+
+
+@settled(ready=_gradients_at_once)
 def _matmul_backward(dy, a, b, need):
     call = Call({"dy": dy, "a": a, "b": b})
     batch, shape = _product_shape(a, b)

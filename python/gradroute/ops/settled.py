@@ -13,16 +13,23 @@ check returned with the settings under which it ran, so that another setting fin
 
 Only calls are kept whose arrays the kernels read as they are.  Everything else, and everything
 that was refused, is checked anew: errors are the same at every call.
+
+What is left of a small call then is making results and finding the kernel.  `settled(ready)` has
+that done beforehand too: ``settled(ready=...)`` names a function that is given what was found, the
+arrays and the options.  It may return a function of the arrays that is all of the call's body, or
+None; a kept call has it as ``call.at_once``.
 """
 
 from __future__ import annotations
 
 import marshal
+import math
+from functools import partial
 from operator import attrgetter
 
 import numpy as np
 
-from ..alignment import empty
+from ..alignment import ALIGNED_FROM, empty
 from ..config import config
 from .call import Call, readable
 from .checks import raise_pending
@@ -39,12 +46,12 @@ _PLAIN = {int, str, bool, type(None)}
 class PlainCall(Call):
     """A call without `out` on arrays that the kernels read as they are; many calls share it."""
 
-    __slots__ = ()
+    __slots__ = ("at_once",)
 
     def __init__(self, call):
         for name in Call.__slots__:
             setattr(self, name, getattr(call, name))
-        self.inputs = self._out = None  # those of one call
+        self.inputs = self._out = self.at_once = None  # the first two are those of one call
 
     def input(self, array):
         return array
@@ -58,6 +65,12 @@ class PlainCall(Call):
     def result(self, shape, out=None, name="out", dtype=None, even=False):
         return self.empty(shape, dtype)
 
+    def maker(self, shape):
+        """`empty` of one shape, with nothing left to ask."""
+        if math.prod(shape) * self.dtype.itemsize < ALIGNED_FROM:
+            return partial(np.empty, tuple(shape), self.dtype)
+        return partial(self.empty, tuple(shape))
+
     def finish(self, made):
         return made
 
@@ -65,11 +78,13 @@ class PlainCall(Call):
         return made
 
 
-def settled(check):
+def settled(check=None, *, ready=None):
     """Decorator of a check: (arrays, options, out) -> what it returns, looked up if possible.
 
     Of the arrays the last may be None: not given.
     """
+    if check is None:
+        return partial(settled, ready=ready)
 
     def look_up(arrays, options, out=None):
         given = arrays if arrays[-1] is not None else arrays[:-1]
@@ -88,7 +103,10 @@ def settled(check):
         if key is not None and _as_is(found[0], given) and _plain(options):
             if len(kept) >= MOST:
                 kept.clear()
-            kept[key] = (PlainCall(found[0]), *found[1:])
+            call = PlainCall(found[0])
+            if ready is not None:
+                call.at_once = ready((call, *found[1:]), given, options)
+            kept[key] = (call, *found[1:])
         return found
 
     return look_up

@@ -1,0 +1,150 @@
+"""Dilated convolutions by way of the phases of their images, and cut to what they read."""
+
+import numpy as np
+import pytest
+from compare import assert_close
+
+import gradroute as gr
+from gradroute.config import available_threads, config
+from gradroute.kernels.cpu import conv_plans, phases, plans, vectors
+
+pytestmark = pytest.mark.skipif(
+    vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
+)
+
+#: (N, C, ...), (K, C/G, ...), options
+CASES = {
+    "phases of different lengths": ((2, 32, 19, 23), (48, 32, 3, 3), {"padding": 2, "dilation": 2}),
+    "an uneven window": ((2, 16, 21, 30), (24, 16, 3, 2), {"padding": (3, 1), "dilation": (3, 5)}),
+    "no padding": ((2, 20, 21, 45), (24, 20, 3, 3), {"dilation": (2, 9)}),
+    "padding that is no multiple": ((2, 16, 22, 31), (8, 16, 3, 3),
+                                    {"padding": ((1, 4), (5, 0)), "dilation": 3}),
+    "two cells a phase": ((1, 64, 33, 33), (32, 64, 3, 3), {"padding": 18, "dilation": 18}),
+    "a causal signal": ((2, 8, 200), (12, 8, 3), {"padding": ((40, 0),), "dilation": 20}),
+    "a stride": ((2, 16, 21, 30), (24, 16, 3, 3), {"padding": 5, "dilation": 3, "stride": 2}),
+    "a stride that divides": ((2, 16, 21, 30), (24, 16, 3, 3),
+                              {"padding": 4, "dilation": 4, "stride": 2}),
+    "three axes": ((2, 8, 7, 9, 12), (12, 8, 3, 2, 3), {"padding": 2, "dilation": (2, 1, 3)}),
+    "groups": ((2, 64, 19, 19), (64, 32, 3, 3), {"padding": 4, "dilation": 4, "groups": 2}),
+}  # fmt: skip
+#: of which most is multiplied with padding only
+FAR = {
+    "taps off the image": ((1, 64, 20, 20), (32, 64, 3, 3), {"padding": 21, "dilation": 21}),
+    "outputs off the image": ((2, 8, 9, 9), (12, 8, 3, 3), {"padding": 20}),
+    "a signal far behind": ((2, 16, 30), (16, 16, 4), {"padding": ((90, 30),), "dilation": 15}),
+}
+OPERATIONS = ("conv", "conv_dx", "conv_dw")
+LAYOUTS = ("channels_first", "channels_last")
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Phases wherever they can be, in small batches."""
+    monkeypatch.setattr(conv_plans, "_phases_pay", lambda *arguments: True)
+    monkeypatch.setattr(phases, "COPY_BYTES", [1 << 16])
+    forget()
+    yield
+    forget()
+
+
+def forget():
+    plans._plan.cache_clear()
+    config.current().settled.clear()
+
+
+def arrays(shapes, dtype="float64", layout="channels_first"):
+    x_shape, w_shape, options = shapes
+    generator = np.random.default_rng(0)
+    x, w = (generator.standard_normal(shape).astype(dtype) for shape in (x_shape, w_shape))
+    if layout == "channels_last":
+        x, options = np.ascontiguousarray(np.moveaxis(x, 1, -1)), {**options, "layout": layout}
+    return x, w, options
+
+
+def everything(x, w, options, bias=None):
+    """y, dx, dw and db."""
+    y = gr.conv(x, w, bias, **options)
+    dy = np.cos(np.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+    return y, *gr.conv_backward(dy, x, w, **options)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("name", [*CASES, *FAR])
+def test_they_give_what_the_definition_gives(always, name, dtype, layout):
+    x, w, options = arrays({**CASES, **FAR}[name], dtype, layout)
+    bias = np.linspace(-2, 2, len(w)).astype(dtype)
+    with gr.config(backend="numba"):
+        for operation in OPERATIONS:
+            assert gr.plan(operation, x, w, **options).algorithm == "phases"
+        found = everything(x, w, options, bias)
+    with gr.config(backend="reference"):
+        exact = everything(x.astype(float), w.astype(float), options, bias.astype(float))
+    for one, right in zip(found, exact):
+        assert_close(one, right, dtype)
+
+
+@pytest.mark.parametrize("name", ["phases of different lengths", "a stride", "taps off the image"])
+def test_transposed_they_add_the_bias_also_to_cells_that_nothing_reads(always, name):
+    x_shape, (K, C, *window), options = {**CASES, **FAR}[name]
+    x = np.cos(np.arange(2.0 * K * 12 * 10)).reshape(2, K, 12, 10)
+    w = np.sin(np.arange(float(K * C * np.prod(window)))).reshape(K, C, *window)
+    options = {**options, "padding": 0}
+    found = gr.conv_transpose(x, w, np.arange(1.0, C + 1), **options)
+    with gr.config(backend="reference"):
+        assert_close(found, gr.conv_transpose(x, w, np.arange(1.0, C + 1), **options), "float64")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", CASES)
+def test_the_bits_do_not_depend_on_the_number_of_threads(always, name, layout):
+    x, w, options = arrays(CASES[name], "float32", layout)
+    results = []
+    for threads in (1, available_threads()):
+        with gr.config(threads=threads):
+            results.append(everything(x, w, options))
+    for one, other in zip(*results):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("where", ["x", "w", "dy"])
+@pytest.mark.parametrize("name", [*CASES, *FAR])
+def test_what_is_not_finite_reaches_what_a_direct_sum_takes_it_to(always, name, where, value):
+    x, w, options = arrays({**CASES, **FAR}[name], "float32")
+    y = gr.conv(x, w, **options)
+    dy = np.cos(np.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+    {"x": x, "w": w, "dy": dy}[where].reshape(-1)[[1, -1]] = value
+    results = []
+    for backend in ("numba", "reference"):
+        with gr.config(backend=backend):
+            results.append((gr.conv(x, w, **options), *gr.conv_backward(dy, x, w, **options)))
+    for one, right in zip(*results):
+        np.testing.assert_array_equal(np.isnan(one), np.isnan(right))
+        np.testing.assert_array_equal(np.isposinf(one), np.isposinf(right))
+        np.testing.assert_array_equal(np.isneginf(one), np.isneginf(right))
+        finite = np.isfinite(right)
+        assert_close(one[finite], right[finite], "float32")
+
+
+def test_long_dilations_are_served_so_and_name_what_serves_the_phases():
+    x, w = np.ones((1, 256, 33, 33), "float32"), np.ones((256, 256, 3, 3), "float32")
+    for operation in OPERATIONS:
+        plan = gr.plan(operation, x, w, padding=12, dilation=12)
+        assert plan.algorithm == "phases" and plan.blocking["phases"] == (1, 12, 12)
+        assert plan.blocking["by"] in ("winograd", "amx", "implicit_gemm")
+        plan = gr.plan(operation, x, w, padding=36, dilation=36)  # its middle only
+        assert plan.algorithm == "phases" and plan.blocking["by"] == "pointwise"
+        assert gr.plan(operation, x, w, padding=1).algorithm != "phases"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_workspace_limit_holds_for_the_copies_too(always, operation):
+    x, w, options = arrays(CASES["two cells a phase"], "float32")
+    free = gr.plan(operation, x, w, **options).workspace_bytes
+    right = everything(x, w, options)
+    for limit in (0, free // 2, free - 1):
+        with gr.config(workspace_limit=limit):
+            assert gr.plan(operation, x, w, **options).workspace_bytes <= limit
+            for one, wanted in zip(everything(x, w, options), right):
+                assert_close(one, wanted, "float32")
