@@ -29,7 +29,7 @@ PARTS = 16
 PARTS_BYTES = 1024 * 1024
 
 #: What part of a packed product's tiles the kept channels fill, beyond which it is ahead.
-MOST_FILLED = 0.75
+MOST_FILLED = 0.7
 
 #: Weights, beyond which it is ahead too.
 MOST_WEIGHTS = 64 * 64
