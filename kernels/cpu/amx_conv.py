@@ -152,13 +152,13 @@ def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0
     temp = buffer + p.temp_at
     for panel in range(split * p.panels // p.splits, (split + 1) * p.panels // p.splits):
         rows, k = min(SIDE, p.rows - panel * SIDE), g * p.rows + panel * SIDE
-        a = 4 * p.packed_at + ((g * p.panels + panel) * p.steps + before) * STEP_BYTES
+        a = 4 * p.packed_at + (g * p.panels + panel) * p.steps * STEP_BYTES
         for run in range(runs):
             source = start + run // depth * s.volume + run % depth * s.area
             to = temp + run // depth * image + run % depth * plane
             for j in range(0, length, SIDE):
-                block(work, a, 0, 64, 1024, 2048, 4 * (source + j), 1, 4 * p.word_plane, 64,
-                      4 * p.part, table, before, steps,
+                block(work, a, -p.entries, 64, 1024, 2048, 4 * (source + j), 1,
+                      4 * p.word_plane, 64, 4 * p.part, table, before, steps,
                       4 * (to + j), 4 * p.temp, 0)  # fmt: skip
         for run in range(images * depth):
             for y in range(height):

@@ -15,6 +15,9 @@ from .blocks import tap_offsets
 #: Bytes of the block that a thread keeps in its L2; every processor with AMX has 2 MiB.
 BLOCK_BYTES = 1024 * 1024
 
+#: The same of a dilated image in cells, whose taps read positions that share nothing.
+CELL_BYTES = (1024 * 1024, 2048 * 1024)
+
 LANES = 16
 FLAGS = 32  # float32 of a thread's own: a cache line or two, so that no two threads share one
 
@@ -25,7 +28,8 @@ class Product(NamedTuple):
     rows: int  # target channels of a group
     panels: int  # of SIDE rows of weights
     splits: int  # parts of the panels that are tasks of their own
-    steps: int  # of all phases
+    steps: int  # packed: phases share what the same tap multiplies
+    entries: int  # steps of all phases, as the table has them
     step_d: int  # between target elements of a phase
     step_h: int
     step_w: int
@@ -51,20 +55,21 @@ class Program:
     beside: Beside
     product: Product
     phases: np.ndarray  # first, count, base (3 each), steps, steps of the phases before
-    table: np.ndarray  # bytes from the block's first word to each step's
+    table: np.ndarray  # bytes from the block's first word to each step's, then to its weights
     sources: np.ndarray  # (steps, 5): first channel, how many, and the tap of each step's weights
     size: int  # of the workspace, in bytes
 
 
-def build(axes, source, batch, groups, rows, channels, threads, budget) -> Program:
+def build(axes, source, batch, groups, rows, channels, threads, budget,
+          held=BLOCK_BYTES) -> Program:  # fmt: skip
     """``rows`` and ``channels`` are those of one group, ``source`` the size of what is read.
 
-    ``budget`` as in implicit_gemm.build.
+    ``budget`` as in implicit_gemm.build; a block takes ``held`` bytes.
     """
     taps = int(np.prod([sum(len(phase.taps) for phase in axis.phases) for axis in axes]))
     deep = round_up(channels, DEPTH)
     per_position = 4 * DEPTH + 2 * PARTS * deep + 4 * SIDE
-    limit = max(SIDE, min(BLOCK_BYTES, budget // threads) // per_position)
+    limit = max(SIDE, min(held, budget // threads) // per_position)
     splits = _splits(batch, rows * taps, np.prod([axis.span for axis in axes]), threads)
     made = beside(axes, source, batch, groups, channels, limit, 2 * threads // splits)
     s, axes, used = made.blocks, made.axes, made.used
@@ -80,7 +85,8 @@ def build(axes, source, batch, groups, rows, channels, threads, budget) -> Progr
     slots_at = packed_at + groups * panels * len(sources) * STEP_BYTES // 4
     slot = round_up(max(temp_at + SIDE * temp, SIDE * DEPTH), LANES)
     product = Product(
-        rows, panels, splits, len(sources), *(axis.phases[0].step for axis in axes), LANES, threads,
+        rows, panels, splits, len(sources), len(table) // 2,
+        *(axis.phases[0].step for axis in axes), LANES, threads,
         word_plane, word_count, part, LANES, packed_at, slots_at, slot, words_at, temp_at, temp,
     )  # fmt: skip
     return Program(made, product, phases, table, sources, 4 * (slots_at + threads * slot))
@@ -97,17 +103,18 @@ def _splits(batch, weights, positions, threads):
 
 def _steps(axes, used, s, word_plane):
     """The phases; of every step its weights, and where it finds the words to multiply them with."""
-    phases, sources, table = [], [], []
+    phases, sources, table, weights = [], {}, [], []
     for trio, taps, offsets in tap_offsets(axes, used, s):
-        before = len(sources)
+        before = len(table)
         for c in range(0, s.channels, DEPTH):
             for three, offset in zip(taps, offsets):
-                sources.append([c, min(DEPTH, s.channels - c), *(tap.index for tap in three)])
+                source = (c, min(DEPTH, s.channels - c), *(tap.index for tap in three))
+                weights.append(STEP_BYTES * sources.setdefault(source, len(sources)))
                 table.append(4 * (c // 2 * word_plane + offset))
         phases.append([*(p.first for p in trio), *(p.count for p in trio),
-                       *(p.base for p in trio), len(sources) - before, before])  # fmt: skip
-    return (np.array(phases, np.int64), np.array(sources, np.int64).reshape(-1, 5),
-            np.array(table, np.int64))  # fmt: skip
+                       *(p.base for p in trio), len(table) - before, before])  # fmt: skip
+    return (np.array(phases, np.int64), np.array([*sources], np.int64).reshape(-1, 5),
+            np.array(table + weights, np.int64))  # fmt: skip
 
 
 def round_up(count, multiple):

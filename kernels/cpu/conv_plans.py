@@ -6,6 +6,7 @@ the same convolution, for data that an algorithm finds it cannot serve.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -109,7 +110,7 @@ def _phases_pay(built, one, plain, g, dtype) -> bool:
         return False
     phased, whole = (cost + conv_costs.fresh(size, BUFFER_BYTES)
                      for cost, size in zip(costs, (built.size, plain.workspace_bytes)))  # fmt: skip
-    return phased < 0.9 * whole
+    return phased < whole
 
 
 def _far(g) -> bool:
@@ -151,16 +152,15 @@ def _patches_serves(operation, g, dtype, settings) -> bool:
 
 
 def _patches(made, g, dtype, settings, again):
-    built = patches.build(g, dtype, made.operation == "conv_dw",
-                          lambda one: _pointwise(made, one, dtype, settings, again))  # fmt: skip
+    def product(seen):
+        return _pointwise(made, seen, dtype, settings,
+                          lambda new, without=None: again(new, without and "patches"))  # fmt: skip
+
+    built = patches.build(g, dtype, made.operation == "conv_dw", product)
     first = built.products[0][2]
-    other = partial(again, settings, "patches")
-    if any(product and product.algorithm == "amx"
-           for product in (first.program.images, first.program.batch)):  # fmt: skip
-        other = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
                    blocking={"images": built.shape[0], **first.blocking},
-                   otherwise=other)  # fmt: skip
+                   otherwise=first.otherwise)  # fmt: skip
 
 
 def _winograd_serves(operation, g, dtype, settings) -> bool:
@@ -169,11 +169,15 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
         return False
     if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
-    if min(g.in_channels, g.out_channels) // g.groups < 32:
-        return False
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
     # dw sums a product for each weight and point over all tiles: few tiles are not worth them
-    return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
+    least = 64 if operation == "conv_dw" else 16
+    if min(rows, channels) < 32:  # the transforms weigh more, and those of weights and sums most
+        if min(rows, channels) < 16 or operation == "conv_dw":
+            return False
+        least = 64 if rows * channels >= 512 else 2048
+    return tiles >= least and filled >= 0.5
 
 
 def _winograd(made, g, dtype, settings, again):
@@ -221,11 +225,27 @@ def _amx_program(made, g):
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_dw":
         return amx_dw_program.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
-    if made.operation == "conv_forward":
-        return amx_program.build(regions.forward_axes(g), g.size, g.batch, g.groups, rows, channels,
-                                 made.threads, BUFFER_BYTES)  # fmt: skip
-    return amx_program.build(regions.dx_axes(g), g.out, g.batch, g.groups, channels, rows,
-                             made.threads, BUFFER_BYTES)  # fmt: skip
+    source = g.size
+    if made.operation == "conv_dx":
+        rows, channels, source = channels, rows, g.out
+    usual, *cells = _axes(made.operation, g)
+    held = [(usual, amx_program.BLOCK_BYTES), *itertools.product(cells, amx_program.CELL_BYTES)]
+    return _cheapest([amx_program.build(axes, source, g.batch, g.groups, rows, channels,
+                                        made.threads, BUFFER_BYTES, bytes_)
+                      for axes, bytes_ in held], True)  # fmt: skip
+
+
+def _axes(operation, g):
+    """What the axes of the forward pass or of dx can be, the usual ones first."""
+    forward = operation == "conv_forward"
+    usual = regions.forward_axes(g) if forward else regions.dx_axes(g)
+    return [usual, *regions.cell_axes(g, forward)]
+
+
+def _cheapest(programs, tiles):
+    if len(programs) == 1:
+        return programs[0]
+    return min(programs, key=lambda program: conv_costs.of_program(program, tiles))
 
 
 #: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
@@ -261,7 +281,7 @@ def _pixel_conv(made, g, dtype, settings):
 
 
 def _pixel_dw(made, g, dtype, settings):
-    built = pixel_dw.build(regions.forward_axes(g), g, dtype, made.threads)
+    built = pixel_dw.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
     most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
     if size > most:
@@ -297,20 +317,20 @@ def _implicit_gemm(made, g, dtype, settings, flat=True, last=None):
     flat = flat and _one_to_one(g)
     seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    if made.operation == "conv_forward":
-        axes, source = regions.forward_axes(seen), seen.size
-    else:
-        axes, source = regions.dx_axes(seen), seen.out
-        rows, channels = channels, rows
+    source = seen.size
+    if made.operation == "conv_dx":
+        rows, channels, source = channels, rows, seen.out
     item, budget = ITEMSIZE[dtype], BUFFER_BYTES
     if settings.workspace_limit is not None:
         budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
-    built = implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
-                                made.threads, max(budget, 1), flat, last is None)  # fmt: skip
-    size = built.size * item
-    if not affords(settings, size):
+    programs = [implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
+                                    made.threads, max(budget, 1), flat, last is None)
+                for axes in _axes(made.operation, seen)]  # fmt: skip
+    programs = [built for built in programs if affords(settings, built.size * item)]
+    if not programs:
         return made  # the direct loops need none
-    p, s = built.product, built.blocks
+    built = _cheapest(programs, False)
+    size, p, s = built.size * item, built.product, built.blocks
     blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": s.images,
                 "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
     otherwise = partial(_implicit_gemm, made, g, dtype, settings, False) if flat else None
