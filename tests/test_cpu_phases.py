@@ -6,7 +6,7 @@ from compare import assert_close
 
 import gradroute as gr
 from gradroute.config import available_threads, config
-from gradroute.kernels.cpu import conv_plans, phases, plans, vectors
+from gradroute.kernels.cpu import conv_plans, phase_plans, phases, plans, vectors
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
@@ -36,7 +36,8 @@ FAR = {
 #: whose blocks hold cells of the images side by side
 CELLS = {
     "two cells": ((2, 64, 33, 33), (48, 64, 3, 3), {"padding": 18, "dilation": 18}),
-    "three cells, one row": ((1, 32, 31, 50), (64, 32, 3, 3), {"padding": 11, "dilation": (11, 17)}),
+    "three cells, one row": ((1, 32, 31, 50), (64, 32, 3, 3),
+                             {"padding": 11, "dilation": (11, 17)}),
     "no padding": ((1, 64, 36, 40), (32, 64, 3, 2), {"dilation": (14, 20)}),
     "one axis": ((2, 32, 12, 60), (32, 32, 3, 3), {"padding": (1, 25), "dilation": (1, 25)}),
     "three axes": ((1, 32, 5, 21, 22), (32, 32, 2, 3, 3), {"padding": (1, 10, 9),
@@ -49,7 +50,7 @@ LAYOUTS = ("channels_first", "channels_last")
 @pytest.fixture
 def always(monkeypatch):
     """Phases wherever they can be, in small batches."""
-    monkeypatch.setattr(conv_plans, "_phases_pay", lambda *arguments: True)
+    monkeypatch.setattr(phase_plans, "pay", lambda *arguments: True)
     monkeypatch.setattr(phases, "COPY_BYTES", [1 << 16])
     forget()
     yield
@@ -142,7 +143,7 @@ def in_cells(monkeypatch, request):
     which = 1 if request.param == "of rows" else -1
     monkeypatch.setattr(conv_plans, "_cheapest",
                         lambda programs, tiles: (programs * 2)[which])  # fmt: skip
-    monkeypatch.setattr(conv_plans, "_phases_pay", lambda *arguments: False)
+    monkeypatch.setattr(phase_plans, "pay", lambda *arguments: False)
     forget()
     yield
     forget()

@@ -19,7 +19,7 @@ from . import (
     depthwise,
     implicit_gemm,
     patches,
-    phases,
+    phase_plans,
     pixel_conv,
     pixel_dw,
     pointwise,
@@ -53,7 +53,11 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     """
     operation = made.operation
     if tiled and without != "phases":
-        found = _phases(made, g, dtype, settings, again)
+        def plan(one, limit):
+            return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again,
+                             True, "phases")  # fmt: skip
+
+        found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, BUFFER_BYTES)
         if found is not None:
             return found
     if tiled and not _far(g):
@@ -70,47 +74,6 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     if depthwise.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
-
-
-def _phases(made, g, dtype, settings, again):
-    """The plan by way of phases, or of less than the whole images, or None where it is behind."""
-    axes = phases.nearer(g)
-    if axes is None or not phases.serves(g, phases.geometry(g, axes)):
-        return None
-
-    def plan(one, limit):
-        return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again, True,
-                         "phases")  # fmt: skip
-
-    built, one = phases.build(made.operation, g, axes, dtype, settings.workspace_limit,
-                              BUFFER_BYTES, plan)  # fmt: skip
-    inner = built.inner
-    if inner.algorithm == "direct" or not affords(settings, built.size):
-        return None
-    if not _phases_pay(built, one, plan(g, settings.workspace_limit), g, dtype):
-        return None
-    blocking = {"by": inner.algorithm, "phases": phases.geometry(g, axes).dilation,
-                "batches": built.batches, **inner.blocking}  # fmt: skip
-    if settings.precision == "strict":
-        other = partial(again, settings, "phases")
-    else:
-        other = partial(again, replace(settings, precision="strict"))
-    return replace(made, algorithm="phases", workspace_bytes=built.size, blocking=blocking,
-                   program=built, otherwise=other)  # fmt: skip
-
-
-def _phases_pay(built, one, plain, g, dtype) -> bool:
-    """Is ``built`` ahead of the ``plain`` plan?"""
-    if plain.algorithm == "direct":
-        return True
-    if one.multiply_adds <= (1 - phases.SPARED) * g.multiply_adds and not built.batches:
-        return True
-    costs = (conv_costs.by_phases(built, one, dtype), conv_costs.cost(plain, g, dtype))
-    if None in costs:
-        return False
-    phased, whole = (cost + conv_costs.fresh(size, BUFFER_BYTES)
-                     for cost, size in zip(costs, (built.size, plain.workspace_bytes)))  # fmt: skip
-    return phased < whole
 
 
 def _far(g) -> bool:
@@ -203,7 +166,8 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     least = 1
     if g.taps == 1:
         least = (4 if operation == "conv_dw" else 2) * amx.SIDE
-    if operation == "conv_dw" and g.taps > 1 and channels <= amx.SIDE and pixel_dw.serves(g):
+    few = channels < amx.SIDE or channels == amx.SIDE and g.taps < 16
+    if operation == "conv_dw" and g.taps > 1 and few and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
     full = min(_fill(rows), _fill(channels)) >= 0.7
     return full and min(rows, channels) >= least and amx.available()
