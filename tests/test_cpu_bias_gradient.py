@@ -27,6 +27,8 @@ CASES = [
     ("pointwise", (5, 96, 28, 27), (64, 96, 1, 1), {"stride": 2}),
     ("pointwise", (3, 256, 9, 9), (320, 128, 1, 1), {"groups": 2}),
     ("pointwise", (3, 40, 28, 28), (32, 40, 1, 1), {}),
+    ("pointwise", (5, 36, 40, 31), (100, 18, 1, 1), {"groups": 2}),
+    ("pointwise", (5, 50, 41, 31), (19, 50, 1, 1), {"stride": 2}),
 ]
 LAYOUTS = ("channels_first", "channels_last")
 

@@ -11,13 +11,9 @@ import math
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from gradroute.geometry import MatmulGeometry
-
 from . import (
     amx,
     amx_dw_program,
-    amx_matmul,
-    amx_pointwise_dw,
     amx_program,
     conv_costs,
     depthwise,
@@ -32,7 +28,8 @@ from . import (
     winograd_dw,
     winograd_program,
 )
-from .matmul_plans import affords, amx_plan, matmul_plan
+from .matmul_plans import affords
+from .pointwise_plans import pointwise_plan
 from .vectors import ITEMSIZE
 
 #: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
@@ -101,62 +98,8 @@ def _pointwise_serves(operation, g, dtype, settings) -> bool:
 
 
 def _pointwise(made, g, dtype, settings, again):
-    """Products with each image, and with the whole batch: the arrays' layout decides at the call."""
-    images, batch = _images(made, g, dtype, settings), _batch(made, g, dtype, settings)
-    built = pointwise.build(g, images, batch, ITEMSIZE[dtype])
-    shown = images or batch
-    if images is not None and "amx" in (images.algorithm, batch.algorithm):
-        other = partial(again, replace(settings, precision="strict"))
-    else:
-        other = partial(again, settings, "pointwise")
-    return replace(made, algorithm="pointwise", workspace_bytes=built.size, program=built,
-                   blocking={"product": shown.algorithm, **shown.blocking},
-                   otherwise=other)  # fmt: skip
-
-
-def _batch(made, g, dtype, settings):
-    """The product with all pixels of the batch as one matrix, for channels last."""
-    rows, channels = _product_channels(made, g)
-    pixels = g.batch * g.out_plane
-    product = MatmulGeometry(1, 1, rows, pixels, channels)
-    if made.operation == "conv_dw":
-        product = MatmulGeometry(1, 1, rows, channels, pixels)
-    return matmul_plan(made, product, dtype, _unlimited(settings))
-
-
-def _images(made, g, dtype, settings):
-    """The product with the pixels of each image, or None where another algorithm is ahead."""
-    rows, channels = _product_channels(made, g)
     tiles = _amx_serves(made.operation, g, dtype, settings)
-    if made.operation == "conv_dw":
-        if tiles:
-            built = amx_pointwise_dw.build(g, made.threads)
-            blocking = {"run": built.runs.run, "images": built.runs.images,
-                        "parts": built.layout.parts}  # fmt: skip
-            return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
-                           program=built)  # fmt: skip
-        product = MatmulGeometry(1, g.batch, rows, channels, g.out_plane)
-    else:
-        product = MatmulGeometry(g.batch, 1, rows, g.out_plane, channels)
-        if tiles and amx_matmul.serves_images(g):
-            built = amx_matmul.build(g.batch, rows, g.out_plane, channels, made.threads,
-                                     own_left=False, shared_once=True)  # fmt: skip
-            return amx_plan(made, product, built, settings)
-        if g.out_plane < pointwise.LEAST_PIXELS:
-            return None
-    vectors = replace(_unlimited(settings), precision="strict")
-    return matmul_plan(made, product, dtype, vectors)
-
-
-def _product_channels(made, g):
-    """Channels of a group that the product writes, or that are dw's rows, and the others."""
-    channels = g.out_channels // g.groups, g.in_channels // g.groups
-    return channels[::-1] if made.operation == "conv_dx" else channels
-
-
-def _unlimited(settings):
-    """Whether the workspace is within the limit is asked of the whole convolution."""
-    return replace(settings, workspace_limit=None)
+    return pointwise_plan(made, g, dtype, settings, again, tiles)
 
 
 def _patches_serves(operation, g, dtype, settings) -> bool:
