@@ -137,7 +137,8 @@ def numba():
 @pytest.mark.parametrize("shape", SHAPES + NARROW + WINDOWS + MANY, ids=str)
 def test_every_layout_gives_the_direct_sum(shape, dtype):
     x, w, dy, options = problem(shape, dtype)
-    assert gr.plan("conv", x, w, **options).algorithm == "depthwise"
+    plan = gr.plan("conv", x, w, **options)  # or what only meets padding is left out of it
+    assert "depthwise" in (plan.algorithm, plan.blocking.get("by"))
     expected = direct(x, w, dy, shape)
     bias = dy.astype(np.float64).sum((0, 2, 3))
     assert_close(gr.conv(x, w, **options), expected[0], dtype)
