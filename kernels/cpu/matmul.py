@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from . import amx_matmul, columns, linear, matrix_product, plans
+from . import amx_matmul, columns, linear, matrix_product, matrix_vector, plans
 from .jit import array, kernel, out, prange
 from .linear import row_of_sums
 from .vectors import ITEMSIZE
@@ -34,6 +34,9 @@ def product(plan, y, a, b, bias, workspace) -> bool:
     """
     if plan.algorithm == "amx":
         return amx_matmul.run(y, a, b, bias, plan, workspace)
+    if plan.algorithm == "matrix_vector":
+        matrix_vector.run(y, a, b, bias, plan, workspace)
+        return True
     program, work = plan.program, workspace.view(y.dtype)
     if _better_turned(y, a, b):
         y, a, b = y.transpose(0, 2, 1), b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)
