@@ -94,7 +94,8 @@ def _sum_of_lanes(typing, values):
         while width > 1:
             width //= 2
             picks = [(lane + width) % emit.count for lane in range(emit.count)]
-            vector = builder.fadd(vector, builder.shuffle_vector(vector, vector, emit.numbers(picks)))
+            other = builder.shuffle_vector(vector, vector, emit.numbers(picks))
+            vector = builder.fadd(vector, other)
         return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
     return values.dtype(values), generate
