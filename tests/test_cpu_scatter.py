@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import gradroute as gr
 from gradroute.geometry import ScatterGeometry
 from gradroute.kernels.contract import Plan
 from gradroute.kernels.cpu import scatter
