@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(vectors.TARGET is None, reason="needs vector mul
 CASES = [
     ("pixel_major", (3, 3, 40, 45), (20, 3, 3, 3), {"padding": 1}),
     ("pixel_major", (70, 20, 6, 5), (34, 10, 3, 3), {"padding": 1, "groups": 2}),
+    ("pixel_major", (3, 40, 22, 19), (8, 40, 3, 3), {"padding": 1}),
     ("winograd", (3, 33, 50, 46), (40, 33, 3, 3), {"padding": 1}),
     ("winograd", (2, 64, 3, 20, 18), (80, 32, 1, 3, 3), {"padding": (0, 1, 1), "groups": 2}),
     ("winograd", (1, 32, 5, 6000), (32, 32, 3, 3), {"padding": 1}),
@@ -21,10 +22,13 @@ CASES = [
     ("implicit_gemm", (3, 80, 26, 27), (220, 40, 5, 5), {"padding": 2, "groups": 2}),
     ("amx", (3, 64, 40, 41), (60, 64, 3, 3), {"padding": 1, "stride": 2}),
     ("amx", (2, 128, 5, 14, 14), (128, 64, 3, 3, 3), {"padding": 1, "groups": 2}),
+    ("patches", (8, 3, 64, 80), (200, 3, 16, 16), {"stride": 16}),
     ("pointwise", (5, 64, 28, 27), (96, 64, 1, 1), {}),
     ("pointwise", (5, 96, 28, 27), (64, 96, 1, 1), {"stride": 2}),
     ("pointwise", (3, 256, 9, 9), (320, 128, 1, 1), {"groups": 2}),
     ("pointwise", (3, 40, 28, 28), (32, 40, 1, 1), {}),
+    ("pointwise", (5, 36, 40, 31), (100, 18, 1, 1), {"groups": 2}),
+    ("pointwise", (5, 50, 41, 31), (19, 50, 1, 1), {"stride": 2}),
 ]
 LAYOUTS = ("channels_first", "channels_last")
 

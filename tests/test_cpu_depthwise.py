@@ -50,6 +50,22 @@ NARROW = [
     (2, 30, 30, 30, (3, 2), (3, 3), 2, 1, 4),
 ]
 
+#: the same, of other windows than 3x3: in one piece and in several, along both axes, one of them
+#: beside padding only, with two taps of a line left of each other, of planes of which half a vector
+#: holds a row, for four images at a time and for fewer
+WINDOWS = [
+    (1, 5, 5, 5, (7, 7), (7, 7), 1, 1, 3),
+    (3, 5, 5, 5, (7, 7), (5, 5), 1, 1, 2),
+    (6, 3, 6, 3, (9, 6), (6, 4), 1, 1, 2),
+    (5, 4, 4, 4, (17, 15), (5, 5), 2, 1, 2),
+    (1, 20, 20, 20, (33, 34), (9, 8), 1, 1, 4),
+    (2, 33, 33, 33, (16, 17), (1, 11), 1, 1, 5),
+    (4, 6, 6, 6, (8, 8), (13, 3), 1, 1, 6),
+    (2, 6, 6, 6, (13, 40), (5, 6), 2, 3, 4),
+    (2, 6, 6, 6, (13, 20), (3, 5), 2, 2, 2),
+    (1, 6, 6, 6, (5, 6), (1, 1), 2, 1, 1),
+]
+
 #: the same, of more channels than a vector holds, in groups that fill vectors, share them or leave
 #: lanes over, and dilated beyond the image: what channels-last images are cut into
 MANY = [
@@ -118,7 +134,7 @@ def numba():
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
-@pytest.mark.parametrize("shape", SHAPES + NARROW + MANY, ids=str)
+@pytest.mark.parametrize("shape", SHAPES + NARROW + WINDOWS + MANY, ids=str)
 def test_every_layout_gives_the_direct_sum(shape, dtype):
     x, w, dy, options = problem(shape, dtype)
     assert gr.plan("conv", x, w, **options).algorithm == "depthwise"
@@ -136,7 +152,7 @@ def test_every_layout_gives_the_direct_sum(shape, dtype):
 
 
 @pytest.mark.parametrize(
-    "shape", [*SHAPES[:3], SHAPES[9], SHAPES[11], *NARROW, *MANY], ids=str
+    "shape", [*SHAPES[:3], SHAPES[9], SHAPES[11], *NARROW, *WINDOWS, *MANY], ids=str
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("value", (np.inf, np.nan))
@@ -179,7 +195,7 @@ def test_infinite_pixels_show_only_where_they_are_read(shape):
 
 
 @pytest.mark.parametrize("layout", ("channels_first", "channels_last"))
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[10], MANY[0], MANY[6]], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[5], SHAPES[10], MANY[0], MANY[6]], ids=str)
 def test_threads_do_not_change_a_bit(shape, layout):
     if gr.config.threads == 1 or available_threads() < 2:
         pytest.skip("one thread only")

@@ -6,7 +6,7 @@ from compare import assert_close
 
 import gradroute as gr
 from gradroute.config import available_threads, config
-from gradroute.kernels.cpu import conv_plans, phases, plans, vectors
+from gradroute.kernels.cpu import conv_plans, phase_plans, phases, plans, vectors
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
@@ -33,6 +33,16 @@ FAR = {
     "outputs off the image": ((2, 8, 9, 9), (12, 8, 3, 3), {"padding": 20}),
     "a signal far behind": ((2, 16, 30), (16, 16, 4), {"padding": ((90, 30),), "dilation": 15}),
 }
+#: whose blocks hold cells of the images side by side
+CELLS = {
+    "two cells": ((2, 64, 33, 33), (48, 64, 3, 3), {"padding": 18, "dilation": 18}),
+    "three cells, one row": ((1, 32, 31, 50), (64, 32, 3, 3),
+                             {"padding": 11, "dilation": (11, 17)}),
+    "no padding": ((1, 64, 36, 40), (32, 64, 3, 2), {"dilation": (14, 20)}),
+    "one axis": ((2, 32, 12, 60), (32, 32, 3, 3), {"padding": (1, 25), "dilation": (1, 25)}),
+    "three axes": ((1, 32, 5, 21, 22), (32, 32, 2, 3, 3), {"padding": (1, 10, 9),
+                                                            "dilation": (1, 10, 9)}),
+}  # fmt: skip
 OPERATIONS = ("conv", "conv_dx", "conv_dw")
 LAYOUTS = ("channels_first", "channels_last")
 
@@ -40,7 +50,7 @@ LAYOUTS = ("channels_first", "channels_last")
 @pytest.fixture
 def always(monkeypatch):
     """Phases wherever they can be, in small batches."""
-    monkeypatch.setattr(conv_plans, "_phases_pay", lambda *arguments: True)
+    monkeypatch.setattr(phase_plans, "pay", lambda *arguments: True)
     monkeypatch.setattr(phases, "COPY_BYTES", [1 << 16])
     forget()
     yield
@@ -127,13 +137,62 @@ def test_what_is_not_finite_reaches_what_a_direct_sum_takes_it_to(always, name, 
         assert_close(one[finite], right[finite], "float32")
 
 
+@pytest.fixture(params=["of rows", "of all axes"])
+def in_cells(monkeypatch, request):
+    """Cells wherever they can be, and no phases."""
+    which = 1 if request.param == "of rows" else -1
+    monkeypatch.setattr(conv_plans, "_cheapest",
+                        lambda programs, tiles: (programs * 2)[which])  # fmt: skip
+    monkeypatch.setattr(phase_plans, "pay", lambda *arguments: False)
+    forget()
+    yield
+    forget()
+
+
+@pytest.mark.parametrize("precision", ("standard", "strict"))
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_give_what_the_definition_gives(in_cells, name, dtype, precision):
+    x, w, options = arrays(CELLS[name], dtype)
+    bias = np.linspace(-2, 2, len(w)).astype(dtype)
+    results = []
+    for threads in (1, available_threads()):
+        with gr.config(backend="numba", precision=precision, threads=threads):
+            results.append(everything(x, w, options, bias))
+    with gr.config(backend="reference"):
+        exact = everything(x.astype(float), w.astype(float), options, bias.astype(float))
+    for one, other, right in zip(*results, exact):
+        np.testing.assert_array_equal(one, other)
+        assert_close(one, right, dtype)
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    y = gr.conv(last, w, bias, layout="channels_last", **options)
+    assert_close(np.moveaxis(y, -1, 1), exact[0], dtype)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("precision", ("standard", "strict"))
+@pytest.mark.parametrize("name", CELLS)
+def test_a_weight_that_is_not_finite_is_not_multiplied_with_padding(
+    in_cells, name, precision, value
+):
+    x, w, options = arrays(CELLS[name], "float32")
+    w.reshape(-1)[[0, -1]] = value
+    with gr.config(backend="reference"):
+        exact = everything(x, w, options)[:2]
+    with gr.config(backend="numba", precision=precision):
+        for one, right in zip(everything(x, w, options), exact):
+            np.testing.assert_array_equal(np.isfinite(one), np.isfinite(right))
+
+
 def test_long_dilations_are_served_so_and_name_what_serves_the_phases():
-    x, w = np.ones((1, 256, 33, 33), "float32"), np.ones((256, 256, 3, 3), "float32")
+    w = np.ones((64, 64, 3, 3), "float32")
     for operation in OPERATIONS:
-        plan = gr.plan(operation, x, w, padding=12, dilation=12)
-        assert plan.algorithm == "phases" and plan.blocking["phases"] == (1, 12, 12)
+        x = np.broadcast_to(np.float32(1), (1, 64, 256, 256))
+        plan = gr.plan(operation, x, w, padding=8, dilation=8)
+        assert plan.algorithm == "phases" and plan.blocking["phases"] == (1, 8, 8)
         assert plan.blocking["by"] in ("winograd", "amx", "implicit_gemm")
-        plan = gr.plan(operation, x, w, padding=36, dilation=36)  # its middle only
+        x = np.broadcast_to(np.float32(1), (1, 64, 33, 33))
+        plan = gr.plan(operation, x, w, padding=36, dilation=36)  # the middle of w only
         assert plan.algorithm == "phases" and plan.blocking["by"] == "pointwise"
         assert gr.plan(operation, x, w, padding=1).algorithm != "phases"
 

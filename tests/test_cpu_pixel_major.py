@@ -18,6 +18,12 @@ BLOCKS = [
     ((2, 4, 33, 35), (12, 2, 3, 3), {"stride": (2, 3), "dilation": (3, 2), "groups": 2}),
     ((9, 170, 1, 1), (5, 170, 1, 1), {}),
     ((4, 50, 13, 13), (48, 50, 2, 2), {"stride": 2}),
+    # few output channels: x and dy change places
+    ((3, 48, 20, 23), (3, 48, 3, 3), {"padding": 1}),
+    ((2, 32, 30, 17), (1, 32, 5, 3), {"padding": (4, 0), "dilation": (1, 2)}),
+    ((2, 15, 27, 18), (7, 15, 5, 4), {"padding": ((3, 0), (1, 3))}),
+    ((2, 17, 4, 9, 8), (2, 17, 2, 3, 1), {"padding": (1, 2, 0)}),
+    ((2, 16, 40, 9), (3, 16, 3, 3), {"padding": 3}),  # more padding than the window reaches
 ]
 
 #: small images, of which the forward pass (and, at stride 1, dx) is a sum along channels
@@ -203,9 +209,10 @@ def test_its_sums_err_no_more_than_a_direct_float32_sum():
 
 @pytest.mark.parametrize("value", (np.inf, np.nan))
 @pytest.mark.parametrize("which", ("x", "dy"))
-def test_what_is_not_finite_reaches_the_weights_that_met_it_and_no_others(value, which):
+@pytest.mark.parametrize("channels", (3, 32))  # of 32 x and dy change places
+def test_what_is_not_finite_reaches_the_weights_that_met_it_and_no_others(channels, which, value):
     options = {"padding": 3}
-    x, w, dy, _ = data((2, 3, 20, 20), (6, 3, 5, 5), options, "float32")
+    x, w, dy, _ = data((2, channels, 20, 20), (6, channels, 5, 5), options, "float32")
     {"x": x, "dy": dy}[which][1, 2, 0, 0] = value
     with gr.config(backend="reference"), np.errstate(invalid="ignore"):
         wanted = dw_of(*(a.astype(float) for a in (x, w, dy)), options)

@@ -6,7 +6,7 @@ from pointwise import arrays, assert_only_its_channel_suffers, channels_last, dw
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu import product_blocks, vectors
+from gradroute.kernels.cpu import amx, product_blocks, vectors
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
@@ -27,6 +27,9 @@ CASES = {
     "stride 2, channels for AMX": ((8, 96, 15, 27), 128, {"stride": 2}),
     "three axes, channels for AMX": ((2, 160, 4, 16, 17), 96, {"stride": (2, 1, 2)}),
     "few pixels": ((4, 40, 7, 7), 64, {}),
+    "small images for AMX": ((9, 160, 7, 7), 190, {}),
+    "three small images for AMX": ((3, 256, 16, 8), 250, {"stride": (1, 2)}),
+    "more terms than rows": ((3, 100, 13, 20), 16, {}),
 }
 
 #: how the images lie: x, and dy
@@ -130,3 +133,31 @@ def test_numbers_that_are_not_finite_reach_what_they_are_multiplied_into(value, 
     assert not np.isfinite(y[1, :, 2, 3]).any()
     y[1, :, 2, 3] = 0
     assert np.isfinite(y).all()
+
+
+@pytest.mark.skipif(not amx.available(), reason="this processor has no AMX")
+@pytest.mark.parametrize("name", ["stride 2, channels for AMX", "small images for AMX"])
+def test_runs_of_pixels_leave_numbers_that_tiles_cannot_take_to_vectors(name):
+    dy, x, w, bias, options = _given(CASES[name], "float32")
+    assert "run" in gr.plan("conv", x, w, **options).blocking
+    tiny = np.float32(2.0**-100)
+    with gr.config(backend="reference"):
+        exact = gr.conv(x.astype(float), w.astype(float), **options)
+    np.testing.assert_allclose(gr.conv(x * tiny, w, **options), exact * tiny, rtol=2e-3,
+                               atol=1e-5 * tiny)  # fmt: skip
+    w[3] = np.inf
+    y = gr.conv(x, w, **options)
+    assert not np.isfinite(y[:, 3]).any() and np.isfinite(np.delete(y, 3, axis=1)).all()
+
+
+def test_few_channels_are_read_as_they_lie_whatever_the_distances_between_them():
+    dy, x, w, bias, options = _given(CASES["more terms than rows"], "float32")
+    assert gr.plan("conv", x, w, **options).blocking["product"] == "strips"
+    right = gr.conv(x, w, bias[:16], **options)
+    apart = np.stack([x, x], axis=2)[:, :, 1]
+    turned = np.ascontiguousarray(w.T).T
+    np.testing.assert_array_equal(gr.conv(apart, turned, bias[:16], **options), right)
+    room = np.full((3, 18, *right.shape[2:]), np.nan, np.float32)
+    gr.conv(x, w, bias[:16], out=room[:, 1:17], **options)
+    np.testing.assert_array_equal(room[:, 1:17], right)
+    assert np.isnan(room[:, 0]).all() and np.isnan(room[:, 17]).all()

@@ -24,6 +24,13 @@ CASES = {
 }
 OPERATIONS = ("conv", "conv_dx", "conv_dw")
 
+#: fewer channels, whose dw goes another way
+FEW = {
+    "16 to 33": ((4, 16, 34, 30), (33, 16, 3, 3), {"padding": 1}),
+    "50 to 20": ((9, 50, 12, 12), (20, 50, 3, 3), {}),
+    "16 to 16, many tiles": ((16, 16, 50, 46), (16, 16, 3, 3), {"padding": 1}),
+}
+
 
 def arrays(name, seed=0, dtype=np.float32):
     x_shape, w_shape, options = CASES[name]
@@ -59,6 +66,22 @@ def test_the_error_to_a_direct_sum(name, dtype, bound):
         assert error(found, right) < bound
         # nowhere far off either: every tile, and every output of it
         np.testing.assert_allclose(found, right, atol=20 * bound * np.abs(right).max())
+
+
+@pytest.mark.parametrize("dtype, bound", [("float32", 3e-6), ("float64", 1e-14)])
+@pytest.mark.parametrize("name", FEW)
+def test_few_channels_forward_and_dx(name, dtype, bound):
+    x_shape, w_shape, options = FEW[name]
+    rng = np.random.default_rng(2)
+    x, w = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, w_shape))
+    assert [gr.plan(operation, x, w, **options).algorithm == "winograd"
+            for operation in OPERATIONS] == [True, True, False]  # fmt: skip
+    with gr.config(precision="strict"):
+        exact = everything(x.astype(float), w.astype(float), options)
+    last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    for image in (x, last):
+        for found, right in zip(everything(image, w, options), exact):
+            assert error(found, right) < bound
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -151,7 +151,8 @@ def _block_intrinsic(turned):
 
     Step k multiplies A at a + table[entry + k] * a_table + k * ... with B likewise; see `operand`
     below: a packed operand passes table factor 0 and advances STEP_BYTES a step, one that lies in
-    an image passes 1 and is found through the table.
+    an image passes 1 and is found through the table, A that passes -n through what lies n entries
+    behind.
     """
 
     @intrinsic
@@ -173,13 +174,17 @@ def _block_intrinsic(turned):
                 k, packed = loop.index, builder.mul(loop.index, const(STEP_BYTES))
                 offset = builder.load(builder.gep(offsets, [k]))
 
-                def start(first, table_factor):
+                def start(first, table_factor, offset):
                     through = builder.icmp_signed("!=", table_factor, const(0))
                     further = builder.select(through, offset, packed)
                     return builder.gep(base, [builder.add(first, further)])
 
-                step = _Block(builder, start(a, a_table), a_row, a_next, a_part,
-                              start(b, b_table), b_row, b_next, b_part)  # fmt: skip
+                own = builder.select(builder.icmp_signed("<", a_table, const(0)),
+                                     builder.sub(k, a_table), k)  # fmt: skip
+                of_a = builder.load(builder.gep(offsets, [own]))
+
+                step = _Block(builder, start(a, a_table, of_a), a_row, a_next, a_part,
+                              start(b, b_table, offset), b_row, b_next, b_part)  # fmt: skip
                 step.emit(turned)
             _accumulators(builder, "tilestored64", c, ldc)
             return context.get_dummy_value()

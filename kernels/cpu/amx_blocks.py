@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .amx import SIDE
 from .blocks import Blocks, cut, lay
 from .jit import helper
 from .regions import Axis, Phase, Tap, source_phases
@@ -62,12 +63,24 @@ def beside(axes, source, batch, groups, channels, limit, shares, turn=False) -> 
             axes, order = (axes[0], axes[2], axes[1]), (2, 4, 0, 3)
     images, block = cut(axes, batch, max(1, limit // len(source_phases(axes))), groups, shares)
     images = -(-batch // -(-batch // images))
+    if not any(axis.reach for axis in axes) and block[1] < axes[1].span:
+        row = block[2] * images
+        most = max(block[1], min(axes[1].span, limit // len(source_phases(axes)) // row))
+        block = block[0], _fullest(axes[1].span, row, most), block[2]
     if order[0]:
         axes, block = (axes[1], _alone(batch), axes[2]), (block[1], images, block[2])
         images = batch = 1
     shared = _shared(axes[2], source[order[3] - 2]) if block[2] == axes[2].span else 0
     made, used = lay(axes, batch, groups, channels, "float32", images, block, shared)
     return Beside(made, axes, used, order)
+
+
+def _fullest(rows, row, most):
+    """Rows of a block, at most ``most``, of which all blocks together fill the fewest tiles."""
+    def tiles(held):
+        return rows // held * -(-held * row // SIDE) + -(-rows % held * row // SIDE)
+
+    return min(range(1, most + 1), key=lambda held: (tiles(held), -held))
 
 
 def _alone(count):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from .amx import (
     DEPTH,
-    PARTS,
     SHAPES,
     SIDE,
     STEP_BYTES,
@@ -20,15 +19,14 @@ from .amx import (
     block,
     end,
     split_pairs,
-    split_row,
 )
 from .amx_blocks import runs_of
 from .amx_program import FLAGS, PRODUCT
+from .amx_weights import pack
 from .blocks import BLOCKS, count, fill, locate, overlap, write_row
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .transposition import transpose
-from .vectors import copy_row, fill_row, finite_row
+from .vectors import fill_row, finite_row
 
 
 def run(v, u, w, bias, plan, workspace) -> bool:
@@ -41,63 +39,19 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     s, p = seen.blocks, program.product
     v, u, w = seen.array(v), seen.array(u), seen.window(w)
     work[: p.packed_at] = 0
-    pack("float32", plan.threads, work, w, program.sources, s.groups, p)
+    pack("float32", plan.threads, work, w, program.places, s.groups, p)
     convolve("float32", plan.threads, v, u, work, SHAPES, bias, program.table, program.phases,
-             seen.used, count(s), s, p)  # fmt: skip
+             program.inside, seen.used, count(s), s, p)  # fmt: skip
     flags = work[p.flags_at : p.packed_at].reshape(-1, FLAGS)
     broken, weight, source = flags[:, :3].max(axis=0)
     return not (broken or 0 < weight < TINY or 0 < source < TINY)
 
 
-@kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 2), int64, PRODUCT),
-        variants=("float32",) if available() else ())  # fmt: skip
-def pack(work, w, sources, groups, p):
-    """w (G, rows, channels, T, R, S) -> [G][panel][step][part][SIDE rows][DEPTH]."""
-    tasks = groups * p.panels * p.steps
-    for slot in prange(p.slots):
-        flags = p.flags_at + slot * FLAGS
-        scratch = p.slots_at + slot * p.slot
-        largest = work.dtype.type(0)
-        for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
-            g, panel, k = task // p.steps // p.panels, task // p.steps % p.panels, task % p.steps
-            start = g * step(w, 0) + panel * SIDE * step(w, 1)
-            rows = min(SIDE, p.rows - panel * SIDE)
-            if rows < SIDE or sources[k, 1] < DEPTH:
-                fill_row(work, scratch, work.dtype.type(0), SIDE * DEPTH)
-            at = (start + sources[k, 0] * step(w, 2) + sources[k, 2] * step(w, 3)
-                  + sources[k, 3] * step(w, 4) + sources[k, 4] * step(w, 5))  # fmt: skip
-            _square(work, scratch, w, at, rows, sources[k, 1], p)
-            to = 4 * p.packed_at + task * STEP_BYTES
-            for i in range(SIDE):
-                size = split_row(work, scratch + i * DEPTH, to + i * (2 * DEPTH),
-                                 STEP_BYTES // PARTS, DEPTH)  # fmt: skip
-                largest = max(largest, size)
-        store(work, flags + 1, largest)
-
-
-@helper
-def _square(work, scratch, w, start, rows, channels, p):
-    """scratch[i, c] = one tap's weight of row i and channel c, read along the shorter stride."""
-    row, channel = step(w, 1), step(w, 2)
-    if channel == 1:
-        for i in range(rows):
-            copy_row(work, scratch + i * DEPTH, w, start + i * row, channels)
-    elif row == 1:
-        transpose(work, scratch, DEPTH, w, start, channel, channels, rows, p.lanes)
-    elif channel < row:
-        for i in range(rows):
-            for c in range(channels):
-                store(work, scratch + i * DEPTH + c, load(w, start + i * row + c * channel))
-    else:
-        for c in range(channels):
-            for i in range(rows):
-                store(work, scratch + i * DEPTH + c, load(w, start + i * row + c * channel))
-
-
 @kernel(lambda F: (out(F, 5), array(F, 5), out(F, 1), array("uint8", 1), array(F, 1),
-                   array(int64, 1), array(int64, 2), array(int64, 2), int64, BLOCKS, PRODUCT),
+                   array(int64, 1), array(int64, 2), array(int64, 3), array(int64, 2), int64,
+                   BLOCKS, PRODUCT),
         variants=("float32",) if available() else ())  # fmt: skip
-def convolve(v, u, work, shapes, bias, table, phases, used, tasks, s, p):
+def convolve(v, u, work, shapes, bias, table, phases, inside, used, tasks, s, p):
     """v = the packed weights over u; each slot is one thread's share of blocks and panels."""
     shares = tasks * p.splits
     for slot in prange(p.slots):
@@ -116,7 +70,7 @@ def convolve(v, u, work, shapes, bias, table, phases, used, tasks, s, p):
                          (DEPTH - channels) * s.plane)  # fmt: skip
                 _cut(work, buffer, buffer + p.words_at + c // 2 * p.word_plane, flags, s, p)
             for phase in range(phases.shape[0]):
-                _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g,
+                _phase(v, work, buffer, flags, bias, table, phases, inside, phase, n0, images, g,
                        d0, h0, w0, split, s, p)  # fmt: skip
         end()
 
@@ -134,8 +88,8 @@ def _cut(work, buffer, words, flags, s, p):
 
 
 @helper
-def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0, h0, w0, split,
-           s, p):  # fmt: skip
+def _phase(v, work, buffer, flags, bias, table, phases, inside, phase, n0, images, g,
+           d0, h0, w0, split, s, p):  # fmt: skip
     """Every panel of weights over the part of the block that belongs to one target phase."""
     first_d, depth = overlap(phases[phase, 6], phases[phase, 3], d0, s.block_d)
     first_h, height = overlap(phases[phase, 7], phases[phase, 4], h0, s.block_h)
@@ -144,7 +98,7 @@ def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0
         return
     start = buffer + p.words_at + (first_d - d0) * s.area + (first_h - h0) * s.row + first_w - w0
     length, runs, image, plane = runs_of(images, depth, height, width, SIDE, s)
-    steps, before = phases[phase, 9], phases[phase, 10]
+    before = phases[phase, 9]
     vo = (n0 * step(v, 0)
           + (phases[phase, 0] + (first_d - phases[phase, 6]) * p.step_d) * step(v, 2)
           + (phases[phase, 1] + (first_h - phases[phase, 7]) * p.step_h) * step(v, 3)
@@ -152,13 +106,21 @@ def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0
     temp = buffer + p.temp_at
     for panel in range(split * p.panels // p.splits, (split + 1) * p.panels // p.splits):
         rows, k = min(SIDE, p.rows - panel * SIDE), g * p.rows + panel * SIDE
-        a = 4 * p.packed_at + ((g * p.panels + panel) * p.steps + before) * STEP_BYTES
+        a = 4 * p.packed_at + (g * p.panels + panel) * p.steps * STEP_BYTES
         for run in range(runs):
             source = start + run // depth * s.volume + run % depth * s.area
             to = temp + run // depth * image + run % depth * plane
             for j in range(0, length, SIDE):
-                block(work, a, 0, 64, 1024, 2048, 4 * (source + j), 1, 4 * p.word_plane, 64,
-                      4 * p.part, table, before, steps,
+                if runs > 1:
+                    row = last = run % depth
+                elif images > 1:
+                    row, last = 0, depth - 1
+                else:
+                    row, last = j // s.area, min(depth, (j + SIDE - 1) // s.area + 1) - 1
+                first, end = _steps(inside, phase, first_d + row, first_d + last)
+                block(work, a, -p.entries, 64, 1024, 2048,
+                      4 * (source + j), 1, 4 * p.word_plane, 64, 4 * p.part,
+                      table, before + first, end - first,
                       4 * (to + j), 4 * p.temp, 0)  # fmt: skip
         for run in range(images * depth):
             for y in range(height):
@@ -167,6 +129,15 @@ def _phase(v, work, buffer, flags, bias, table, phases, phase, n0, images, g, d0
                       + y * p.step_h * step(v, 3) + k * step(v, 1))  # fmt: skip
                 _finish_row(work, at, flags, bias, k, rows, width, p)
                 write_row(v, to, work, at, rows, width, p)
+
+
+@helper
+def _steps(inside, phase, row, last):
+    """The first and the end of the steps that find more than padding for one of these rows."""
+    first, end = inside[phase, row, 0], inside[phase, row, 1]
+    for other in range(row + 1, last + 1):
+        first, end = min(first, inside[phase, other, 0]), max(end, inside[phase, other, 1])
+    return first, max(first, end)
 
 
 @helper

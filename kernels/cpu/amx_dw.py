@@ -31,7 +31,7 @@ from .amx import (
     split_row_pairs,
 )
 from .amx_blocks import runs_of
-from .amx_dw_program import HALF, REDUCTION, SQUARE
+from .amx_dw_program import HALF, REDUCTION, TILE
 from .amx_program import FLAGS, LANES
 from .bias_sums import add_pixels, write_sums
 from .blocks import BLOCKS, fill, locate
@@ -57,8 +57,8 @@ def run(dw, db, dy, x, plan, workspace) -> bool:
     work[: p.bias_at] = 0
     dw = seen.window(dw)
     reduce("float32", plan.threads, dw, db, seen.array(dy), seen.array(x), work, SHAPES, _ALONG,
-           program.offsets, seen.used, _places(dw), _pieces(seen.blocks), seen.blocks,
-           p)  # fmt: skip
+           program.offsets, program.inside, seen.used, _places(dw), _pieces(seen.blocks),
+           seen.blocks, p)  # fmt: skip
     broken, source, gradient = work[LANES : p.bias_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
     return not (broken or 0 < source < TINY or 0 < gradient < TINY)
 
@@ -79,9 +79,9 @@ def _pieces(s):
 
 @kernel(lambda F: (out(F, 5), out(F, 1), array(F, 5), array(F, 5), out(F, 1),
                    array("uint8", 1), array(int64, 1), array(int64, 1), array(int64, 2),
-                   array(int64, 1), int64, BLOCKS, REDUCTION),
+                   array(int64, 2), array(int64, 1), int64, BLOCKS, REDUCTION),
         variants=("float32",) if available() else ())  # fmt: skip
-def reduce(dw, db, dy, x, work, shapes, along, offsets, used, places, pieces, s, p):
+def reduce(dw, db, dy, x, work, shapes, along, offsets, inside, used, places, pieces, s, p):
     """dw, and db if it is not empty, one block of x and dy after the other."""
     zero = work.dtype.type(0)
     for slot in prange(p.slots):  # what lies between and behind the rows must be finite
@@ -91,19 +91,21 @@ def reduce(dw, db, dy, x, work, shapes, along, offsets, used, places, pieces, s,
         fill_row(work, p.bias_at, zero, p.x_at - p.bias_at)
         for piece in range(pieces):
             _, n0, images, d0, h0, w0 = locate(piece * s.groups, s)
-            tasks = p.channel_sets + p.panels
+            sets = (p.channel_sets + 1) // 2
+            tasks = sets + p.panels
             for slot in prange(p.slots):
                 for task in range(slot, tasks, p.slots):
-                    if task < p.channel_sets:
+                    if task < sets:
                         _cut_x(work, x, used, slot, g, task, n0, images, d0, h0, w0, s, p)
                     else:
-                        _cut_dy(work, db.size, dy, slot, g, task - p.channel_sets, n0, images,
+                        _cut_dy(work, db.size, dy, slot, g, task - sets, n0, images,
                                 d0, h0, w0, s, p)  # fmt: skip
-            tasks = _row_blocks(p) * p.panels
+            tasks = p.pairs * p.panels
             for slot in prange(p.slots):
                 begin(shapes)
                 for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
-                    _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p)
+                    _multiply(work, along, offsets, inside, task, piece, images, d0, h0, w0,
+                              s, p)  # fmt: skip
                 end()
         tasks = p.channel_sets * p.panels
         for slot in prange(p.slots):
@@ -117,7 +119,7 @@ def reduce(dw, db, dy, x, work, shapes, along, offsets, used, places, pieces, s,
 @helper
 def _clear_x(work, slot, p):
     """Zeros for channels that do not exist, and behind the rows of those that do."""
-    rows, zero = p.channel_sets * SIDE, work.dtype.type(0)
+    rows, zero = p.channel_sets * HALF, work.dtype.type(0)
     for row in range(slot, PARTS * rows, p.slots):
         used = p.count if row % rows < p.channels else 0
         fill_row(work, p.x_at + (row * p.half_row + used) // 2, zero, (p.half_row - used) // 2)
@@ -190,60 +192,51 @@ def _box(d0, h0, w0, s):
 
 
 @helper
-def _row_blocks(p):
-    """How many blocks (SIDE channels, tap) there are, or (HALF as many, two taps)."""
-    return (p.channel_sets - p.pairs) * p.taps + p.pairs * ((p.taps + 1) // 2)
-
-
-@helper
-def _multiply(work, along, offsets, task, piece, images, d0, h0, w0, s, p):
-    """Adds a block of pixels to the sums of one (channels, output channels, tap or two)."""
-    others = _row_blocks(p)
-    if p.panels > others:  # the longer side outside: what it names stays in L2 meanwhile
-        panel, rest = task // others, task % others
+def _multiply(work, along, offsets, inside, task, piece, images, d0, h0, w0, s, p):
+    """Adds a block of pixels to the sums of two (channels, tap), whose rows often share lines."""
+    if p.panels > p.pairs:  # the longer side outside: what it names stays in L2 meanwhile
+        panel, pair = task // p.pairs, task % p.pairs
     else:
-        panel, rest = task % p.panels, task // p.panels
-    channel_set, tap, following = rest // p.taps, rest % p.taps, HALF * p.half_row
-    if channel_set >= p.channel_sets - p.pairs:
-        channel_set = p.channel_sets - 1
-        tap = 2 * (rest - channel_set * p.taps)
-        following = offsets[min(tap + 1, p.taps - 1)] - offsets[tap]
+        panel, pair = task % p.panels, task // p.panels
+    last = p.channel_sets * p.taps - 1
+    first, second = 2 * pair, min(2 * pair + 1, last)
+    tap, other = first % p.taps, second % p.taps
+    start = first // p.taps * HALF * p.half_row + offsets[tap]
+    following = second // p.taps * HALF * p.half_row + offsets[other] - start
     depth, height, width = _box(d0, h0, w0, s)
     length, runs, _, _ = runs_of(images, depth, height, width, DEPTH, s)
     steps = (length + DEPTH - 1) // DEPTH
-    start, tap_step = _sums(channel_set, panel, p)
+    top = max(0, min(inside[tap, 0], inside[other, 0]) - d0)
+    bottom = min(depth, max(inside[tap, 1], inside[other, 1]) - d0)
+    sums = 4 * (p.sums_at + (panel * p.pairs + pair) * 2 * TILE)
     for run in range(runs):
-        at = run // depth * s.volume + run % depth * s.area + offsets[tap]
-        x = 4 * p.x_at + 2 * (channel_set * SIDE * p.half_row + at)
-        dy = 4 * p.dy_at + (panel * p.dy_steps + run * steps) * STEP_BYTES
-        block(work, x, 1, 2 * p.half_row, 2 * following, 2 * p.half_part,
+        before, behind = 0, steps
+        if runs > 1 and not top <= run % depth < bottom or bottom <= top:
+            behind = 0
+        elif runs == 1 and images == 1:
+            before = top * s.area // DEPTH
+            behind = min(steps, (bottom * s.area + DEPTH - 1) // DEPTH)
+        at = start + run // depth * s.volume + run % depth * s.area + before * DEPTH
+        dy = 4 * p.dy_at + (panel * p.dy_steps + run * steps + before) * STEP_BYTES
+        block(work, 4 * p.x_at + 2 * at, 1, 2 * p.half_row, 2 * following, 2 * p.half_part,
               dy, 0, 64, 1024, STEP_BYTES // PARTS,
-              along, 0, steps, 4 * (start + tap * tap_step), 4 * SIDE, piece + run)  # fmt: skip
-
-
-@helper
-def _sums(channel_set, panel, p):
-    """Where the sums of a set and a panel lie, [tap][channel][SIDE], and the step of a tap."""
-    before = p.sums_at + channel_set * p.panels * p.taps * SQUARE
-    if p.pairs and channel_set == p.channel_sets - 1:
-        return before + panel * ((p.taps + 1) // 2) * SQUARE, HALF * SIDE
-    return before + panel * p.taps * SQUARE, SQUARE
+              along, 0, behind - before, sums, 4 * SIDE, piece + run)  # fmt: skip
 
 
 @helper
 def _finish(dw, work, places, slot, g, channel_set, panel, empty, p):
-    """Writes the sums of SIDE channels and SIDE output channels to dw, all their taps together."""
-    first, k0 = channel_set * SIDE, panel * SIDE
-    rows, channels = min(SIDE, p.rows - k0), min(SIDE, p.channels - first)
-    sums, tap_step = _sums(channel_set, panel, p)
+    """Writes the sums of HALF channels and SIDE output channels to dw, all their taps together."""
+    first, k0 = channel_set * HALF, panel * SIDE
+    rows, channels = min(SIDE, p.rows - k0), min(HALF, p.channels - first)
+    sums = p.sums_at + (panel * p.pairs * 2 + channel_set * p.taps) * TILE
     if empty:
-        fill_row(work, sums, work.dtype.type(0), p.taps * tap_step)
-    elif not finite_row(work, sums, p.taps * tap_step):
+        fill_row(work, sums, work.dtype.type(0), p.taps * TILE)
+    elif not finite_row(work, sums, p.taps * TILE):
         store(work, LANES + slot * FLAGS, work.dtype.type(1))
     to = (g * p.rows + k0) * step(dw, 0) + first * step(dw, 1)
     if step(dw, 1) == 1:
         for tap in range(p.taps):
-            transpose(dw, to + places[tap], step(dw, 0), work, sums + tap * tap_step, SIDE,
+            transpose(dw, to + places[tap], step(dw, 0), work, sums + tap * TILE, SIDE,
                       channels, rows, LANES)  # fmt: skip
         return
     side_by_side = True
@@ -252,9 +245,9 @@ def _finish(dw, work, places, slot, g, channel_set, panel, empty, p):
     for i in range(channels):
         at, filters = sums + i * SIDE, to + i * step(dw, 1)
         if side_by_side:
-            transpose(dw, filters, step(dw, 0), work, at, tap_step, p.taps, rows, LANES)
+            transpose(dw, filters, step(dw, 0), work, at, TILE, p.taps, rows, LANES)
             continue
         for tap in range(p.taps):
             for k in range(rows):
-                value = load(work, at + tap * tap_step + k)
+                value = load(work, at + tap * TILE + k)
                 store(dw, filters + k * step(dw, 0) + places[tap], value)

@@ -10,8 +10,9 @@ from numba import int64, types
 
 from .amx import DEPTH, PARTS, SIDE, STEP_BYTES
 from .amx_blocks import Beside, beside
-from .amx_program import FLAGS, LANES, odd_lines, round_up
+from .amx_program import FLAGS, HALF, LANES, odd_lines, round_up
 from .blocks import tap_offsets
+from .regions import target_phases
 
 #: Bytes of x and dy, cut, that are worked on at a time: they stay in a 2 MiB L2 beside the sums.
 BLOCK_BYTES = 1280 * 1024
@@ -19,8 +20,7 @@ BLOCK_BYTES = 1280 * 1024
 #: but at least this many pixels: every block of them reads and writes all the sums.
 BLOCK_PIXELS = 512
 
-HALF = SIDE // 2  # channels of one tile
-SQUARE = SIDE * SIDE
+TILE = HALF * SIDE  # sums of these by a panel of output channels, for one tap
 
 
 class Reduction(NamedTuple):
@@ -28,10 +28,10 @@ class Reduction(NamedTuple):
 
     rows: int  # K of a group
     channels: int  # C of a group
-    channel_sets: int  # of SIDE channels, the last one of 1 to SIDE
-    pairs: int  # 1 if the last set is HALF a block or less: two of its taps make one
+    channel_sets: int  # of HALF a block
     panels: int  # of SIDE output channels
     taps: int  # offsets at which a row of x is read
+    pairs: int  # of (set, tap), side by side in this order: a block multiplies two
     half_row: int  # between rows of x
     half_part: int  # between parts of x
     count: int  # positions of a row of x in use
@@ -53,6 +53,7 @@ class Program:
     beside: Beside
     reduction: Reduction
     offsets: np.ndarray  # of each tap, in positions
+    inside: np.ndarray  # of each tap the rows where it reads more than padding: first, end
     size: int  # of the workspace, in bytes
 
 
@@ -66,20 +67,36 @@ def build(axes, g, threads, budget) -> Program:
     (_, _, offsets), = tap_offsets(made.axes, made.used, s)
     count = round_up(s.plane, DEPTH)
     half_row = 2 * odd_lines((count + 2 * DEPTH) // 2)
-    sets, panels = -(-channels // SIDE), -(-rows // SIDE)
-    pairs = int(0 < channels % SIDE <= HALF)
+    sets, panels = -(-channels // HALF), -(-rows // SIDE)
     run = (s.block_h - 1) * s.row + s.block_w
     through = (s.images - 1) * s.volume + (s.block_d - 1) * s.area + run
     dy_steps = max(s.images * s.block_d * -(-run // DEPTH), -(-through // DEPTH))
     taps = len(offsets)
+    pairs = -(-sets * taps // 2)
     bias_at = LANES + FLAGS * threads
     x_at = bias_at + panels * SIDE
-    dy_at = x_at + PARTS * sets * SIDE * half_row // 2 + DEPTH
+    dy_at = x_at + PARTS * sets * HALF * half_row // 2 + DEPTH
     sums_at = dy_at + panels * dy_steps * STEP_BYTES // 4
-    slots_at = sums_at + panels * SQUARE * ((sets - pairs) * taps + pairs * (taps + 1) // 2)
+    slots_at = sums_at + panels * pairs * 2 * TILE
     slot = SIDE * max(s.plane, dy_steps * DEPTH) + DEPTH
     reduction = Reduction(
-        rows, channels, sets, pairs, panels, taps, half_row, sets * SIDE * half_row, count,
+        rows, channels, sets, panels, taps, pairs, half_row, sets * HALF * half_row, count,
         dy_steps, threads, bias_at, x_at, dy_at, sums_at, slots_at, slot,
     )  # fmt: skip
-    return Program(made, reduction, np.array(offsets, np.int64), 4 * (slots_at + threads * slot))
+    return Program(made, reduction, np.array(offsets, np.int64), _inside(made, g.size),
+                   4 * (slots_at + threads * slot))  # fmt: skip
+
+
+def _inside(made, size):
+    """Of every tap the first row at which it finds more than padding, and the one behind the last.
+
+    Rows are positions along the blocks' first axis.
+    """
+    axis, size = made.axes[0], size[made.order[1] - 2]
+    (_, taps), = target_phases(made.axes)
+    rows = []
+    for tap, _, _ in taps:
+        offset = tap.shift * axis.split + tap.phase - axis.lead
+        first, end = -(offset // axis.split), -((offset - size) // axis.split)
+        rows.append([min(max(0, first), axis.span), max(0, min(end, axis.span))])
+    return np.array(rows, np.int64)

@@ -79,8 +79,9 @@ def lay(axes, batch, groups, channels, dtype, images, block, shared=0):
     spans, reach = ([getattr(axis, name) for axis in axes] for name in ("span", "reach"))
     depth, height, row = (b + r for b, r in zip(block, reach))
     row -= shared
-    volume = depth * height * row
-    lanes = LANES[dtype]
+    volume, lanes = depth * height * row, LANES[dtype]
+    if not any(reach):
+        volume = -(-volume // lanes) * lanes  # every tap reads whole lines of the cache
     # an odd number of vectors between channels spreads them over all sets of the cache
     plane = (-(-(len(used) * images * volume + shared) // lanes) | 1) * lanes
     made = Blocks(

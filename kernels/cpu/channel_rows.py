@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .channel_tile import HIGH, SIDE, WIDE
-from .depthwise_last import progression
 from .jit import inlined
 from .memory import step
 from .vectors import VECTOR_BYTES
@@ -83,3 +82,19 @@ def _bits(first, every, count, size):
             found |= 1 << i
     return found
 
+
+@inlined
+def progression(o, up, down, before, dilation, window, size):
+    """The taps of target ``o`` that read the source: (first, tap step, count, source, its step)."""
+    first, tap_step, count, source, source_step = 0, 1, 0, 0, 0
+    for tap in range(window):
+        place = o * down - before + tap * dilation if up == 1 else o + before - tap * dilation
+        if place % up or place < 0 or place // up >= size:
+            continue
+        place //= up
+        if count == 0:
+            first, source = tap, place
+        elif count == 1:
+            tap_step, source_step = tap - first, place - source
+        count += 1
+    return first, tap_step, count, source, source_step

@@ -7,6 +7,7 @@ with the rims of blocks, which are copied several times.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from . import amx, winograd_program
@@ -16,8 +17,15 @@ from .microkernel import COLUMNS
 TILES = {False: 0.003, True: 0.005}
 VECTORS = {False: 0.006, True: 0.007}
 WINOGRAD = 0.0057
-#: A transformed number, one copied into a block, and one moved out of an image or back.
-TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.6
+#: A transformed number, one copied into a block, one moved out of an image or back.
+TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.5
+#: A row of a phase moved, beside its numbers.
+MOVED_ROW = 2
+#: A weight packed.
+PACKED = 0.45
+#: What cells of a dilated image cost more: a multiply-add, as taps share less that is in L1 (with
+#: cells along W nothing), and then a row copied in or out, as it is short.
+APART, ROW = {True: 0.0004, False: 0.0008}, 9
 #: A byte of memory that the process has not touched before.
 PAGES = 0.7
 
@@ -26,27 +34,63 @@ def cost(plan, g, dtype) -> float | None:
     """Of ``plan`` on ConvGeometry ``g``; None where it is not known."""
     if plan.algorithm == "winograd":
         return _winograd(g, plan.operation == "conv_dx", dtype)
-    if plan.algorithm not in ("amx", "implicit_gemm", "pixel_major"):
+    dw, tiles = plan.operation == "conv_dw", plan.algorithm == "amx"
+    if not tiles and plan.algorithm not in ("implicit_gemm", "pixel_major"):
         return None
-    tiles = plan.algorithm == "amx"
+    if not dw and plan.algorithm != "pixel_major":
+        return of_program(plan.program, tiles)
     s = plan.program.beside.blocks if tiles else plan.program.blocks
-    channels = g.in_channels if plan.operation != "conv_dx" else g.out_channels
-    source = g.plane if plan.operation != "conv_dx" else g.out_plane
+    images, plane = (g.in_channels, g.plane) if plan.operation != "conv_dx" else (
+        g.out_channels, g.out_plane)  # fmt: skip
     block, reach = (s.block_d, s.block_h, s.block_w), (s.reach_d, s.reach_h, s.reach_w)
     rim = math.prod(b + r for b, r in zip(block, reach)) / math.prod(block)
-    used = 1.0
+    multiplied = g.multiply_adds
     if plan.algorithm != "pixel_major":
-        used = _used(s, amx.SIDE if tiles else COLUMNS[dtype])
-    rate = (TILES if tiles else VECTORS)[plan.operation == "conv_dw"]
-    return g.multiply_adds / used * rate + g.batch * channels * source * rim * COPIED
+        side = amx.SIDE if tiles else COLUMNS[dtype]
+        multiplied *= _columns(s.images, *block, side, s) / (s.images * math.prod(block))
+    return multiplied * (TILES if tiles else VECTORS)[dw] + g.batch * images * plane * rim * COPIED
 
 
-def _used(s, side):
-    """The part of a block's columns that are results."""
-    run = (s.block_h - 1) * s.row + s.block_w
-    through = (s.images - 1) * s.volume + (s.block_d - 1) * s.area + run
-    columns = min(-(-run // side) * s.images * s.block_d, -(-through // side)) * side
-    return s.images * s.block_d * s.block_h * s.block_w / columns
+def of_program(program, tiles) -> float:
+    """Of the forward pass or dx by an amx_program.Program (``tiles``) or implicit_gemm.Program."""
+    p = program.product
+    s, used = (program.beside.blocks, program.beside.used) if tiles else (
+        program.blocks, program.used)  # fmt: skip
+    if tiles:
+        rows, side = p.panels * amx.SIDE * amx.DEPTH, amx.SIDE
+        packed = p.steps * p.panels * amx.SIDE * amx.DEPTH
+    else:
+        rows, side = p.rows * s.channels, p.columns
+        packed = rows * len(program.taps)
+    block, spans = (s.block_d, s.block_h, s.block_w), (s.span_d, s.span_h, s.span_w)
+    pieces = [-(-n // held) for n, held in zip(spans, block)]
+    columns, written = 0, 0
+    for phase in program.phases.tolist():
+        boxes = itertools.product(*map(_parts, phase[3:6], block))
+        columns += phase[9] * sum(
+            _columns(s.images, *(length for length, _ in box), side, s)
+            * math.prod(times for _, times in box) for box in boxes)  # fmt: skip
+        written += s.images * phase[3] * phase[4] * pieces[2] * p.rows
+    copied = math.prod(pieces) * len(used) * s.images * s.volume * s.channels
+    copied *= p.splits if tiles else 1
+    each = columns * rows * (TILES if tiles else VECTORS)[False] + copied * COPIED
+    if len(program.phases) > 1 and p.step_d * p.step_h * p.step_w == 1:
+        each += columns * rows * APART[s.reach_w > 0]
+        each += 0 if s.reach_w else (copied // s.row + written) * ROW
+    return s.groups * (-(-s.batch // s.images) * each + packed * PACKED)
+
+
+def _parts(count, held):
+    """The lengths of the pieces of an axis, and how many there are of each."""
+    return [(length, times) for length, times in ((held, count // held), (count % held, 1))
+            if length * times]  # fmt: skip
+
+
+def _columns(images, depth, height, width, side, s):
+    """Columns that are multiplied for a box of positions: amx_blocks.runs_of."""
+    run = (height - 1) * s.row + width
+    through = (images - 1) * s.volume + (depth - 1) * s.area + run
+    return min(-(-run // side) * images * depth, -(-through // side)) * side
 
 
 def _winograd(g, flip, dtype):
@@ -65,7 +109,7 @@ def by_phases(built, one, dtype) -> float | None:
         return found
     moved = built.batches * one.batch * (one.in_channels * one.plane
                                          + one.out_channels * one.out_plane)  # fmt: skip
-    return built.batches * found + moved * MOVED
+    return built.batches * found + moved * (MOVED + MOVED_ROW / one.size[2])
 
 
 def fresh(size, kept) -> float:

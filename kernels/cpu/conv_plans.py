@@ -6,23 +6,20 @@ the same convolution, for data that an algorithm finds it cannot serve.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from gradroute.geometry import MatmulGeometry
-
 from . import (
     amx,
     amx_dw_program,
-    amx_matmul,
-    amx_pointwise_dw,
     amx_program,
     conv_costs,
     depthwise,
     implicit_gemm,
     patches,
-    phases,
+    phase_plans,
     pixel_conv,
     pixel_dw,
     pointwise,
@@ -31,7 +28,8 @@ from . import (
     winograd_dw,
     winograd_program,
 )
-from .matmul_plans import affords, amx_plan, matmul_plan
+from .matmul_plans import affords
+from .pointwise_plans import pointwise_plan
 from .vectors import ITEMSIZE
 
 #: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
@@ -55,7 +53,11 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     """
     operation = made.operation
     if tiled and without != "phases":
-        found = _phases(made, g, dtype, settings, again)
+        def plan(one, limit):
+            return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again,
+                             True, "phases")  # fmt: skip
+
+        found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, BUFFER_BYTES)
         if found is not None:
             return found
     if tiled and not _far(g):
@@ -72,47 +74,6 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     if depthwise.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
-
-
-def _phases(made, g, dtype, settings, again):
-    """The plan by way of phases, or of less than the whole images, or None where it is behind."""
-    axes = phases.nearer(g)
-    if axes is None or not phases.serves(g, phases.geometry(g, axes)):
-        return None
-
-    def plan(one, limit):
-        return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again, True,
-                         "phases")  # fmt: skip
-
-    built, one = phases.build(made.operation, g, axes, dtype, settings.workspace_limit,
-                              BUFFER_BYTES, plan)  # fmt: skip
-    inner = built.inner
-    if inner.algorithm == "direct" or not affords(settings, built.size):
-        return None
-    if not _phases_pay(built, one, plan(g, settings.workspace_limit), g, dtype):
-        return None
-    blocking = {"by": inner.algorithm, "phases": phases.geometry(g, axes).dilation,
-                "batches": built.batches, **inner.blocking}  # fmt: skip
-    if settings.precision == "strict":
-        other = partial(again, settings, "phases")
-    else:
-        other = partial(again, replace(settings, precision="strict"))
-    return replace(made, algorithm="phases", workspace_bytes=built.size, blocking=blocking,
-                   program=built, otherwise=other)  # fmt: skip
-
-
-def _phases_pay(built, one, plain, g, dtype) -> bool:
-    """Is ``built`` ahead of the ``plain`` plan?"""
-    if plain.algorithm == "direct":
-        return True
-    if one.multiply_adds <= (1 - phases.SPARED) * g.multiply_adds and not built.batches:
-        return True
-    costs = (conv_costs.by_phases(built, one, dtype), conv_costs.cost(plain, g, dtype))
-    if None in costs:
-        return False
-    phased, whole = (cost + conv_costs.fresh(size, BUFFER_BYTES)
-                     for cost, size in zip(costs, (built.size, plain.workspace_bytes)))  # fmt: skip
-    return phased < 0.9 * whole
 
 
 def _far(g) -> bool:
@@ -137,62 +98,8 @@ def _pointwise_serves(operation, g, dtype, settings) -> bool:
 
 
 def _pointwise(made, g, dtype, settings, again):
-    """Products with each image, and with the whole batch: the arrays' layout decides at the call."""
-    images, batch = _images(made, g, dtype, settings), _batch(made, g, dtype, settings)
-    built = pointwise.build(g, images, batch, ITEMSIZE[dtype])
-    shown = images or batch
-    if images is not None and "amx" in (images.algorithm, batch.algorithm):
-        other = partial(again, replace(settings, precision="strict"))
-    else:
-        other = partial(again, settings, "pointwise")
-    return replace(made, algorithm="pointwise", workspace_bytes=built.size, program=built,
-                   blocking={"product": shown.algorithm, **shown.blocking},
-                   otherwise=other)  # fmt: skip
-
-
-def _batch(made, g, dtype, settings):
-    """The product with all pixels of the batch as one matrix, for channels last."""
-    rows, channels = _product_channels(made, g)
-    pixels = g.batch * g.out_plane
-    product = MatmulGeometry(1, 1, rows, pixels, channels)
-    if made.operation == "conv_dw":
-        product = MatmulGeometry(1, 1, rows, channels, pixels)
-    return matmul_plan(made, product, dtype, _unlimited(settings))
-
-
-def _images(made, g, dtype, settings):
-    """The product with the pixels of each image, or None where another algorithm is ahead."""
-    rows, channels = _product_channels(made, g)
     tiles = _amx_serves(made.operation, g, dtype, settings)
-    if made.operation == "conv_dw":
-        if tiles:
-            built = amx_pointwise_dw.build(g, made.threads)
-            blocking = {"run": built.runs.run, "images": built.runs.images,
-                        "parts": built.layout.parts}  # fmt: skip
-            return replace(made, algorithm="amx", workspace_bytes=built.size, blocking=blocking,
-                           program=built)  # fmt: skip
-        product = MatmulGeometry(1, g.batch, rows, channels, g.out_plane)
-    else:
-        product = MatmulGeometry(g.batch, 1, rows, g.out_plane, channels)
-        if tiles and amx_matmul.serves_images(g):
-            built = amx_matmul.build(g.batch, rows, g.out_plane, channels, made.threads,
-                                     own_left=False, shared_once=True)  # fmt: skip
-            return amx_plan(made, product, built, settings)
-        if g.out_plane < pointwise.LEAST_PIXELS:
-            return None
-    vectors = replace(_unlimited(settings), precision="strict")
-    return matmul_plan(made, product, dtype, vectors)
-
-
-def _product_channels(made, g):
-    """Channels of a group that the product writes, or that are dw's rows, and the others."""
-    channels = g.out_channels // g.groups, g.in_channels // g.groups
-    return channels[::-1] if made.operation == "conv_dx" else channels
-
-
-def _unlimited(settings):
-    """Whether the workspace is within the limit is asked of the whole convolution."""
-    return replace(settings, workspace_limit=None)
+    return pointwise_plan(made, g, dtype, settings, again, tiles)
 
 
 def _patches_serves(operation, g, dtype, settings) -> bool:
@@ -208,16 +115,15 @@ def _patches_serves(operation, g, dtype, settings) -> bool:
 
 
 def _patches(made, g, dtype, settings, again):
-    built = patches.build(g, dtype, made.operation == "conv_dw",
-                          lambda one: _pointwise(made, one, dtype, settings, again))  # fmt: skip
+    def product(seen):
+        return _pointwise(made, seen, dtype, settings,
+                          lambda new, without=None: again(new, without and "patches"))  # fmt: skip
+
+    built = patches.build(g, dtype, made.operation == "conv_dw", product)
     first = built.products[0][2]
-    other = partial(again, settings, "patches")
-    if any(product and product.algorithm == "amx"
-           for product in (first.program.images, first.program.batch)):  # fmt: skip
-        other = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
                    blocking={"images": built.shape[0], **first.blocking},
-                   otherwise=other)  # fmt: skip
+                   otherwise=first.otherwise)  # fmt: skip
 
 
 def _winograd_serves(operation, g, dtype, settings) -> bool:
@@ -226,11 +132,15 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
         return False
     if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
-    if min(g.in_channels, g.out_channels) // g.groups < 32:
-        return False
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
     # dw sums a product for each weight and point over all tiles: few tiles are not worth them
-    return tiles >= (64 if operation == "conv_dw" else 16) and filled >= 0.5
+    least = 64 if operation == "conv_dw" else 16
+    if min(rows, channels) < 32:  # the transforms weigh more, and those of weights and sums most
+        if min(rows, channels) < 16 or operation == "conv_dw":
+            return False
+        least = 64 if rows * channels >= 512 else 2048
+    return tiles >= least and filled >= 0.5
 
 
 def _winograd(made, g, dtype, settings, again):
@@ -256,7 +166,8 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     least = 1
     if g.taps == 1:
         least = (4 if operation == "conv_dw" else 2) * amx.SIDE
-    if operation == "conv_dw" and g.taps > 1 and channels <= amx.SIDE and pixel_dw.serves(g):
+    few = channels < amx.SIDE or channels == amx.SIDE and g.taps < 16
+    if operation == "conv_dw" and g.taps > 1 and few and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
     full = min(_fill(rows), _fill(channels)) >= 0.7
     return full and min(rows, channels) >= least and amx.available()
@@ -278,11 +189,27 @@ def _amx_program(made, g):
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     if made.operation == "conv_dw":
         return amx_dw_program.build(regions.forward_axes(g), g, made.threads, BUFFER_BYTES // 2)
-    if made.operation == "conv_forward":
-        return amx_program.build(regions.forward_axes(g), g.size, g.batch, g.groups, rows, channels,
-                                 made.threads, BUFFER_BYTES)  # fmt: skip
-    return amx_program.build(regions.dx_axes(g), g.out, g.batch, g.groups, channels, rows,
-                             made.threads, BUFFER_BYTES)  # fmt: skip
+    source = g.size
+    if made.operation == "conv_dx":
+        rows, channels, source = channels, rows, g.out
+    usual, *cells = _axes(made.operation, g)
+    held = [(usual, amx_program.BLOCK_BYTES), *itertools.product(cells, amx_program.CELL_BYTES)]
+    return _cheapest([amx_program.build(axes, source, g.batch, g.groups, rows, channels,
+                                        made.threads, BUFFER_BYTES, bytes_)
+                      for axes, bytes_ in held], True)  # fmt: skip
+
+
+def _axes(operation, g):
+    """What the axes of the forward pass or of dx can be, the usual ones first."""
+    forward = operation == "conv_forward"
+    usual = regions.forward_axes(g) if forward else regions.dx_axes(g)
+    return [usual, *regions.cell_axes(g, forward)]
+
+
+def _cheapest(programs, tiles):
+    if len(programs) == 1:
+        return programs[0]
+    return min(programs, key=lambda program: conv_costs.of_program(program, tiles))
 
 
 #: what is tried before the register tile's general algorithms: name, is it ahead here?, its plan
@@ -318,7 +245,7 @@ def _pixel_conv(made, g, dtype, settings):
 
 
 def _pixel_dw(made, g, dtype, settings):
-    built = pixel_dw.build(regions.forward_axes(g), g, dtype, made.threads)
+    built = pixel_dw.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
     most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
     if size > most:
@@ -354,20 +281,20 @@ def _implicit_gemm(made, g, dtype, settings, flat=True, last=None):
     flat = flat and _one_to_one(g)
     seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    if made.operation == "conv_forward":
-        axes, source = regions.forward_axes(seen), seen.size
-    else:
-        axes, source = regions.dx_axes(seen), seen.out
-        rows, channels = channels, rows
+    source = seen.size
+    if made.operation == "conv_dx":
+        rows, channels, source = channels, rows, seen.out
     item, budget = ITEMSIZE[dtype], BUFFER_BYTES
     if settings.workspace_limit is not None:
         budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
-    built = implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
-                                made.threads, max(budget, 1), flat, last is None)  # fmt: skip
-    size = built.size * item
-    if not affords(settings, size):
+    programs = [implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
+                                    made.threads, max(budget, 1), flat, last is None)
+                for axes in _axes(made.operation, seen)]  # fmt: skip
+    programs = [built for built in programs if affords(settings, built.size * item)]
+    if not programs:
         return made  # the direct loops need none
-    p, s = built.product, built.blocks
+    built = _cheapest(programs, False)
+    size, p, s = built.size * item, built.product, built.blocks
     blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": s.images,
                 "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
     otherwise = partial(_implicit_gemm, made, g, dtype, settings, False) if flat else None

@@ -1,16 +1,22 @@
 """Convolution with few channels per group: depthwise, and groups of a few channels.
 
-Each plane of the result is the sum over its group's few source planes, a strip at a time
-(strips.py), and is written where it lies: no copy, no packing, no workspace but the sums of dw.
+Each plane of the result is the sum over its group's few source planes, lines of vectors at a time
+(column_windows.py; strips.py for 3x3 and for dx at stride 2), and is written where it lies: no copy,
+no packing, no workspace but the sums of dw and, with channels last, the weights.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import channel_filters, channel_planes
-from . import depthwise_last as last
-from . import narrow_filters
+from . import (
+    channel_filters,
+    channel_planes,
+    channel_windows,
+    column_windows,
+    depthwise_last,
+    narrow_filters,
+)
 from . import narrow_planes as narrow
 from .filter_strips import filter_plane
 from .jit import FLOATS, Kernel, array, inlined, int64, out, prange, triple
@@ -34,13 +40,14 @@ def serves(g) -> bool:
 
 def workspace_elements(g, operation, dtype, threads) -> int:
     """The sums of dw, or the weights of a channels-last call: whichever is more."""
-    channels, stride = -(-g.in_channels // LANES[dtype]) * LANES[dtype], stride_of(g)
-    size = (g.taps + 1) * max(channels, threads * LANES[dtype])
-    if not channel_planes.serves(g, stride, dtype):
-        return size
+    channels = -(-g.in_channels // LANES[dtype]) * LANES[dtype]
+    tiles = channel_planes.serves(g, stride_of(g), dtype)
     if operation == "conv_dw":
-        return max(size, channel_filters.workspace_elements(g, dtype))
-    return max(size, channel_planes.workspace_elements(g, operation, dtype, threads))
+        size = (g.taps + 1) * max(channels, threads * LANES[dtype])
+        return max(size, channel_filters.workspace_elements(g, dtype)) if tiles else size
+    if tiles:
+        return channel_planes.workspace_elements(g, operation, dtype, threads)
+    return channel_windows.workspace_elements(g, dtype) if channel_windows.serves(g) else 0
 
 
 class Program(NamedTuple):
@@ -48,27 +55,43 @@ class Program(NamedTuple):
 
     geometry: object
     stride: int
-    before: tuple  # padding; at stride 1 dx is the forward pass with the window turned round
+    turned: tuple  # padding of the forward pass that dx is at stride 1, with the window turned round
     narrow: object  # the kernel of narrow_planes.py or narrow_filters.py for such planes, or None
+    columns: object  # of column_windows.py, for channels-first images, or None
     last: object  # of channel_planes.py or channel_filters.py, for channels-last images, or None
+    rows: object  # of channel_windows.py, for the others, or None
     blocking: dict
 
 
 def build(g, operation, dtype) -> Program:
     """The program for a geometry that this file serves."""
-    stride, before = stride_of(g), g.before
+    stride, turned, last, rows, columns = stride_of(g), g.before, None, None, None
     if stride == 1 and operation == "conv_dx":
         axes = zip(g.window, g.dilation, g.before)
-        before = tuple((size - 1) * dilation - before for size, dilation, before in axes)
-    module, side_by_side = channel_filters if operation == "conv_dw" else channel_planes, None
+        turned = tuple((size - 1) * dilation - before for size, dilation, before in axes)
+    module = channel_filters if operation == "conv_dw" else channel_planes
     if channel_planes.serves(g, stride, dtype):
-        side_by_side = module.build(g, stride, operation, dtype)
+        last = module.build(g, stride, operation, dtype)
+    elif operation != "conv_dw" and channel_windows.serves(g):
+        rows = channel_windows.build(g, stride, operation)
     way = narrow.way(g, stride, operation, dtype)
-    if way is None:
-        blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
-        return Program(g, stride, before, None, side_by_side, blocking)
-    kernels = narrow_filters.KERNELS if operation == "conv_dw" else narrow.KERNELS
-    return Program(g, stride, before, kernels[way], side_by_side, narrow.blocking(way))
+    if way is not None:
+        kernels = narrow_filters.KERNELS if operation == "conv_dw" else narrow.KERNELS
+        return Program(g, stride, turned, kernels[way], None, last, rows, narrow.blocking(way))
+    blocking = {"rows": BLOCK[1], "piece": (PIECE, PIECE)}
+    if _by_columns(g, stride, operation):
+        columns = column_windows.build(g, stride, operation, dtype)
+        blocking = columns.blocking
+    return Program(g, stride, turned, None, columns, last, rows, blocking)
+
+
+def _by_columns(g, stride, operation):
+    """Is column_windows.py ahead of strips.py, or the only one?"""
+    if stride == 2:
+        return operation == "conv_forward"
+    # strips.py loads a source row for three rows of the window, and sums 3x3 in one piece
+    sources = g.out_channels if operation == "conv_dx" else g.in_channels
+    return operation != "conv_dw" and (g.window[1:] != (3, 3) or sources != g.groups)
 
 
 def run(v, u, w, b, plan, workspace) -> bool:
@@ -77,25 +100,30 @@ def run(v, u, w, b, plan, workspace) -> bool:
     False, and nothing written, if the arrays' layout is not served.
     """
     p, dtype, threads = plan.program, v.dtype, plan.threads
-    g, stride, forward = p.geometry, p.stride, plan.operation == "conv_forward"
-    if stride == 1 and not forward:
-        w = w[..., ::-1, ::-1, ::-1]
+    g, turned = p.geometry, w
+    if p.stride == 1 and plan.operation == "conv_dx":
+        turned = w[..., ::-1, ::-1, ::-1]
     if _rows_lie(v) and _rows_lie(u):
         if p.narrow:
-            p.narrow(dtype, threads, v, u, w, b, p.before[1], p.before[2], threads)
+            p.narrow(dtype, threads, v, u, turned, b, p.turned[1], p.turned[2], threads)
+        elif p.columns:
+            c = p.columns
+            c.kernel(dtype, threads, v, u, w, b, c.planes, c.tiles, c.steps, threads)
         else:
-            kernel = planes if stride == 1 else planes_down if forward else planes_up
-            kernel(dtype, threads, v, u, w, b, g.dilation, p.before, threads)
+            kernel = planes if p.stride == 1 else planes_up
+            kernel(dtype, threads, v, u, turned, b, g.dilation, p.turned, threads)
         return True
-    if p.last and _channels_side_by_side(v, u):
-        p.last.kernel(dtype, threads, v, u, w, b, p.last.order, g.dilation, p.before,
+    if not _channels_side_by_side(v, u):
+        return False
+    if p.last:
+        p.last.kernel(dtype, threads, v, u, turned, b, p.last.order, g.dilation, p.turned,
                       workspace.view(dtype), threads)  # fmt: skip
         return True
-    if not _channels_lie(g, v, u, b):
-        return False
-    up, down = (1, stride) if forward else (stride, 1)
-    last.rows(dtype, threads, v, u, _pack(w, workspace), b, up, down, g.dilation, p.before)
-    return True
+    if p.rows:
+        r = p.rows
+        r.kernel(dtype, threads, v, u, w, b, r.planes, r.rows, r.tiles, r.steps,
+                 workspace.view(dtype), threads)  # fmt: skip
+    return p.rows is not None
 
 
 def dw(dw, db, dy, x, plan, workspace) -> bool:
@@ -116,15 +144,8 @@ def dw(dw, db, dy, x, plan, workspace) -> bool:
         return work[0] == 0
     if not _channels_lie(g, x, dy, db):
         return False
-    last.filters(dtype, plan.threads, dw, db, dy, x, work, stride, g.dilation, g.before)
+    depthwise_last.filters(dtype, plan.threads, dw, db, dy, x, work, stride, g.dilation, g.before)
     return True
-
-
-def _pack(w, workspace):
-    """w (C, 1, 1, T, R, S) -> (T, R, S, C) in the workspace: small, and its rows are vectors."""
-    packed = workspace.view(w.dtype)[: w.size].reshape(*w.shape[3:], w.shape[0])
-    packed[...] = w[:, 0, 0].transpose(1, 2, 3, 0)
-    return packed
 
 
 def _channels_lie(g, x, y, b):
@@ -150,8 +171,8 @@ def piece(left, most, whole):
     return PIECE if left >= PIECE and most == PIECE else 1
 
 
-def _planes(name, up, down):
-    """The kernel for one pair of strides (see strips.py): v = u convolved with w, + b."""
+def _planes(name, up):
+    """The kernel for one stride of targets (see strips.py): v = u convolved with w, + b."""
     apart = up > 1
 
     def body(v, u, w, b, dilation, before, slots):
@@ -183,7 +204,7 @@ def _planes(name, up, down):
             at = vo + z * step(v, 2)
             resume = 0
             for t in range(T):
-                d = z * down - before[0] + t * dilation[0]
+                d = z - before[0] + t * dilation[0]
                 if apart:
                     d = z + before[0] - t * dilation[0]
                     if d % up:
@@ -223,16 +244,15 @@ def _planes(name, up, down):
             numbers = (step(u, 3), u.shape[3], u.shape[4], step(w, 4), step(w, 5),
                        step(v, 3), P, Q, column, last, first + residue, end,
                        top, left, every, dilation[2], resume)  # fmt: skip
-            plane(up, down, rows, columns, u, uo, w, at, v, vo, start, numbers)
+            plane(up, 1, rows, columns, u, uo, w, at, v, vo, start, numbers)
 
     body.__name__ = name
     return Kernel(body, lambda F: (out(F, 5), array(F, 5), array(F, 6), array(F, 1),
                                    triple, triple, int64), FLOATS)  # fmt: skip
 
 
-planes = _planes("planes", 1, 1)
-planes_down = _planes("planes_down", 1, 2)
-planes_up = _planes("planes_up", 2, 1)
+planes = _planes("planes", 1)
+planes_up = _planes("planes_up", 2)
 
 
 def _filters(name, down):

@@ -1,9 +1,7 @@
-"""Depthwise convolution of channels-last images: lanes are channels, and no lane is at a border.
+"""The gradient of a depthwise window over channels-last images: lanes are channels.
 
-Several neighbouring pixels of one vector of channels are summed at once, so that a tap's weights
-are loaded once for all of them.  Taps that fall outside the image are left out of the loops: a
-pixel's taps on an axis are an arithmetic progression, at any stride and dilation and in both
-directions, and pixels share a block where theirs are the same.
+The sums of a few columns of the window go along a row of dy together, so that a vector of it is
+loaded once for all of them.  Taps that fall outside the image are left out of the loops.
 """
 
 from __future__ import annotations
@@ -18,142 +16,8 @@ from .memory import load, step, store
 from .strips import PlaneEmitter
 from .vectors import VECTOR_BYTES, const, fill_row, pointer
 
-#: Pixels of a block: accumulators that hide the latency of a multiply-add, and a few more.
-PIXELS = 8
-
 #: Columns of the window that dw sums in one pass over a row, and pixels side by side in it.
 COLUMNS, SIDE = 3, 2
-
-_NUMBERS = types.UniTuple(types.int64, 13)
-
-
-class _Pixels(PlaneEmitter):
-    def __init__(self, builder, dtype, x, w, y, b, numbers):
-        super().__init__(builder, dtype, ())
-        self.x, self.w, self.y, self.b = x, w, y, b
-        (self.channels, self.biased, self.x_step, self.y_step, *rest) = numbers
-        self.axes = list(zip(rest[0::3], rest[1::3], rest[2::3]))  # count, x step, w step
-
-    def emit(self, pixels):
-        b = self.builder
-        mask = self.first_lanes(self.channels)
-        whole = b.icmp_signed(">=", self.channels, const(self.lanes))
-        with b.if_else(whole) as (full, edge):
-            with full:
-                self._block(pixels, None)
-            with edge:
-                self._block(pixels, mask)
-
-    def _block(self, pixels, mask):
-        b = self.builder
-        sums = [self.variable() for _ in range(pixels)]
-        for total in sums:
-            b.store(self.splat(ir.Constant(self.element, 0.0)), total)
-        with b.if_then(b.icmp_signed("!=", self.biased, const(0))):
-            start = self.read(self.b, const(0), mask)
-            for total in sums:
-                b.store(start, total)
-        self._taps(self.axes, self.x, self.w, sums, mask)
-        place = self.y
-        for total in sums:
-            self.write(b.load(total), place, const(0), mask)
-            place = b.gep(place, [self.y_step])
-
-    def _taps(self, axes, x, w, sums, mask):
-        """A loop for each axis of the window, and in the innermost the pixels."""
-        b = self.builder
-        if axes:
-            count, x_step, w_step = axes[0]
-            with cgutils.for_range(b, count) as loop:
-                x, w = (b.gep(at, [b.mul(loop.index, by)]) for at, by in ((x, x_step), (w, w_step)))
-                self._taps(axes[1:], x, w, sums, mask)
-            return
-        weights = self.read(w, const(0), mask)
-        for total in sums:
-            value = self.read(x, const(0), mask)
-            b.store(self.fma(value, weights, b.load(total), None), total)
-            x = b.gep(x, [self.x_step])
-
-
-@intrinsic
-def _pixels(typing, pixels, x, xo, w, wo, y, yo, b, bo, numbers):
-    """``pixels`` (a constant) neighbours of one vector of channels."""
-    if not isinstance(pixels, types.IntegerLiteral):
-        return None
-    i = types.intp
-
-    def generate(context, builder, signature, arguments):
-        _, *rest, numbers = arguments
-        places = (pointer(context, builder, signature.args[1 + at], *rest[at : at + 2])
-                  for at in (0, 2, 4, 6))  # fmt: skip
-        numbers = cgutils.unpack_tuple(builder, numbers)
-        emitter = _Pixels(builder, signature.args[5].dtype, *places, numbers)
-        emitter.emit(pixels.literal_value)
-        return context.get_dummy_value()
-
-    return types.void(pixels, x, i, w, i, y, i, b, i, _NUMBERS), generate
-
-
-@inlined
-def progression(o, up, down, before, dilation, window, size):
-    """The taps of target ``o`` that read the source: (first, tap step, count, source, its step)."""
-    first, tap_step, count, source, source_step = 0, 1, 0, 0, 0
-    for tap in range(window):
-        place = o * down - before + tap * dilation if up == 1 else o + before - tap * dilation
-        if place % up or place < 0 or place // up >= size:
-            continue
-        place //= up
-        if count == 0:
-            first, source = tap, place
-        elif count == 1:
-            tap_step, source_step = tap - first, place - source
-        count += 1
-    return first, tap_step, count, source, source_step
-
-
-@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 4), array(F, 1), int64, int64,
-                   triple, triple))  # fmt: skip
-def rows(v, u, w, b, up, down, dilation, before):
-    """v = u convolved with w (T, R, S, C) + b, a row at a time; up and down as in strips.py."""
-    N, C, D, P, Q = v.shape
-    T, R, S, _ = w.shape
-    for task in prange(N * D * P):
-        n, z, p = task // (D * P), task // P % D, task % P
-        t0, t_step, t_count, d, d_step = progression(z, up, down, before[0], dilation[0], T,
-                                                     u.shape[2])  # fmt: skip
-        r0, r_step, r_count, h, h_step = progression(p, up, down, before[1], dilation[1], R,
-                                                     u.shape[3])  # fmt: skip
-        numbers = (t_count, d_step * step(u, 2), t_step * step(w, 0),
-                   r_count, h_step * step(u, 3), r_step * step(w, 1))  # fmt: skip
-        uo = n * step(u, 0) + d * step(u, 2) + h * step(u, 3)
-        vo = n * step(v, 0) + z * step(v, 2) + p * step(v, 3)
-        wo = t0 * step(w, 0) + r0 * step(w, 1)
-        for f in range(min(up, Q)):
-            q = f
-            while q < Q:
-                here = progression(q, up, down, before[2], dilation[2], S, u.shape[4])
-                last = q + (PIXELS - 1) * up
-                block = False
-                if last < Q:
-                    there = progression(last, up, down, before[2], dilation[2], S, u.shape[4])
-                    block = here[0] == there[0] and 0 < here[2] == there[2]
-                _vectors(v, vo + q * step(v, 4), u, uo + here[3] * step(u, 4), w,
-                         wo + here[0] * step(w, 2), b, block, down * step(u, 4), up * step(v, 4),
-                         numbers + (here[2], here[4] * step(u, 4), here[1] * step(w, 2)))  # fmt: skip
-                q += PIXELS * up if block else up
-
-
-@helper
-def _vectors(v, vo, u, uo, w, wo, b, block, u_step, v_step, numbers):
-    """All channels of one block of pixels, or of one pixel."""
-    C, lanes = v.shape[1], VECTOR_BYTES // v.itemsize
-    for c in range(0, C, lanes):
-        every = (C - c, 1 if b.size else 0, u_step, v_step) + numbers
-        bias = c if b.size else 0
-        if block:
-            _pixels(PIXELS, u, uo + c, w, wo + c, v, vo + c, b, bias, every)
-        else:
-            _pixels(1, u, uo + c, w, wo + c, v, vo + c, b, bias, every)
 
 
 class _RowSums(PlaneEmitter):

@@ -243,8 +243,12 @@ def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, s, 
           + (phases[phase, 2] + (first_w - phases[phase, 8]) * p.step_w) * step(v, 4))  # fmt: skip
     image_at = runs * padded if image_runs else volume
     depth_at = padded if runs > 1 else plane
-    straight = p.step_w * step(v, 4) == 1 and _rows_pay(width, row, count * s.channels,
-                                                        images * depth * height, p)  # fmt: skip
+    straight, high, wide = False, height, width
+    if p.step_w * step(v, 4) == 1:
+        if width == row and p.step_h * step(v, 3) == width:  # rows run into one another in both
+            high, wide = 1, width * height
+        straight = wide > width or _rows_pay(width, row, count * s.channels,
+                                             images * depth * height, p)  # fmt: skip
     every = (p.lanes, p.lanes)
     for k0 in range(0, p.rows, p.panel):
         rows = min(p.panel, p.rows - k0)
@@ -255,7 +259,7 @@ def _phase(v, work, buffer, table, phases, phase, n0, images, g, d0, h0, w0, s, 
             if straight:
                 _rows(v, to + k * step(v, 1), work, b, a + chunk * rows, rows, table,
                       before * s.channels + chunk, steps, p.bias_at + k, chunk, images, depth,
-                      height, width, s, p)  # fmt: skip
+                      high, wide, s, p)  # fmt: skip
                 continue
             for r in range(total_runs):
                 source = b + r // runs * volume + r % runs * run_step

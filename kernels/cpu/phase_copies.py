@@ -19,7 +19,7 @@ from .transposition import transpose
 from .vectors import copy_row, fill_row, finite_row, spread_even
 
 #: Phases along W from which on a row is transposed rather than gathered phase by phase.
-TRANSPOSED = 8
+TRANSPOSED = 4
 
 
 class Move(NamedTuple):
@@ -67,7 +67,7 @@ def _inside(a, i, dilation, apart, base, size):
 def gather(small, infinite, image, first, units, m):
     """``units`` units from ``first`` on to small, with zeros for what lies outside the image.
 
-    infinite[0] is how many pieces hold numbers that are not finite.
+    infinite[0], if there is one, is how many pieces hold numbers that are not finite.
     """
     C, area = image.shape[1], m.size_h * m.size_w
     volume = m.size_d * area * C
@@ -79,13 +79,15 @@ def gather(small, infinite, image, first, units, m):
         if m.last:
             to += task % tasks * volume
             _gather_pixels(small, to, image, n, ad, ah, a0 + task % tasks, task % tasks < wide, m)
-            found += 1 - finite_row(small, to, volume)
+            if infinite.size:
+                found += 1 - finite_row(small, to, volume)
         else:
             to += task % tasks * (volume // C)
             _gather_rows(small, to, volume, image, n, task % tasks, ad, ah, a0, wide, m)
-            for a in range(m.wide):
+            for a in range(m.wide if infinite.size else 0):
                 found += 1 - finite_row(small, to + a * volume, volume // C)
-    infinite[0] = found
+    if infinite.size:
+        infinite[0] = found
 
 
 @helper

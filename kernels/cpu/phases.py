@@ -210,7 +210,7 @@ def convolve(drivers, v, u, w, bias, plan, workspace) -> bool:
                       for image, of_y in ((v, forward), (u, not forward)))  # fmt: skip
     found = np.zeros(1, np.int64)
     for first in range(0, p.batches * p.units, p.units):
-        gather(v.dtype, plan.threads, source.flat, found, u, first, p.units, source.move)
+        gather(v.dtype, plan.threads, source.flat, found[:0], u, first, p.units, source.move)
         if not run(target.images, source.images, w, bias, p.inner, workspace):
             return False
         scatter(v.dtype, plan.threads, v, found, target.flat, first, p.units, target.move)

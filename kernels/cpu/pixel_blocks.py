@@ -16,6 +16,8 @@ import operator
 import numpy as np
 
 from .blocks import Blocks
+from .jit import inlined
+from .memory import step
 
 #: the only source phase of a copy that is not split
 WHOLE = np.zeros((1, 3), np.int64)
@@ -80,3 +82,16 @@ def offsets(counts, steps):
 def pieces(size, block):
     """Into how many blocks an image is cut."""
     return math.prod(-(-n // held) for n, held in zip(size, block))
+
+
+@inlined
+def joined(image, images, depth, height, width):
+    """A box of ``image`` (N, C, D, H, W) as fewer rows, where they lie behind one another."""
+    apart = step(image, 4)
+    if step(image, 3) == width * apart:
+        width, height = width * height, 1
+        if depth == 1 or step(image, 2) == width * apart:
+            width, depth = width * depth, 1
+            if step(image, 0) == width * apart:
+                width, images = width * images, 1
+    return images, depth, height, width

@@ -23,7 +23,7 @@ from .blocks import BLOCKS, Blocks, fill
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS
-from .pixel_blocks import WHOLE, beside, copies, cut, tables
+from .pixel_blocks import WHOLE, beside, copies, cut, joined, tables
 from .pixel_tile import pixel_tile
 from .strided_tile import address
 from .transposition import transpose
@@ -243,12 +243,7 @@ def _block(v, u, work, places, steps, whole, buffer, g, n0, d0, h0, w0, s, p):
     to = (n0 * step(v, 0) + g * p.rows * step(v, 1) + d0 * step(v, 2) + h0 * step(v, 3)
           + w0 * step(v, 4))  # fmt: skip
     sums, apart = buffer + p.sums_at, step(v, 4)
-    if step(v, 3) == width * apart:  # rows that lie behind one another
-        width, height = width * height, 1
-        if depth == 1 or step(v, 2) == width * apart:
-            width, depth = width * depth, 1
-            if step(v, 0) == width * apart:
-                width, images = width * images, 1
+    images, depth, height, width = joined(v, images, depth, height, width)
     for k in range(0, p.rows, p.tile):
         columns = min(p.tile, p.width - k)
         if step(v, 1) != 1 or p.rows < p.width:

@@ -7,6 +7,10 @@ padded, transposes their dy, unless its channels lie side by side, and multiplie
 tile of pixel_tile.py, which broadcasts x from where it lies, so that no column matrix exists, not
 even a block of one.
 
+Where output channels would leave most of a vector empty and input channels fill it (the last layer
+of a network that makes images), x and dy change places, at stride 1: vectors run along c, every x
+is multiplied with the dy around it, and the windows of dw are turned round.
+
 The pixels fall into parts, each with sums of its own, which are added in order at the end: how many
 parts there are depends on the geometry alone.
 """
@@ -14,20 +18,22 @@ parts there are depends on the geometry alone.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numba import types
 
+from . import columns
 from .bias_sums import add_pixels, write_sums
 from .blocks import BLOCKS, Blocks, fill
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .microkernel import COLUMNS, ROWS
-from .pixel_blocks import WHOLE, beside, copies, cut, pieces, tables
+from .pixel_blocks import WHOLE, beside, copies, cut, joined, pieces, tables
 from .pixel_tile import pixel_tile
-from .regions import pads
+from .regions import forward_axes, pads
 from .strided_tile import address
 from .transposition import transpose
 from .vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row, finite_row
@@ -45,6 +51,9 @@ PART_WORK = 200_000
 
 #: Pixels of a part, at least: so many that its sums are hardly ever written.
 LEAST = 512
+
+#: So many times more of the vectors used that x and dy change places.
+TURN_GAIN = 1.2
 
 #: Sums that are added up and written without sharing the work.
 FINISH_ALONE = 20_000
@@ -91,6 +100,7 @@ class Program:
     pads: bool
     size: int  # of the workspace, in elements
     beside: Program | None  # for x whose channels lie side by side
+    turned: bool = False  # have x and dy changed places?
 
 
 def serves(g) -> bool:
@@ -98,21 +108,40 @@ def serves(g) -> bool:
     return 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS and g.batch * g.out_plane > 0
 
 
-def build(axes, g, dtype, threads) -> Program:
-    """For ConvGeometry ``g``, whose forward axes are ``axes``."""
-    planes = _build(axes, g, dtype, threads, 1)
+def build(g, dtype, threads) -> Program:
+    """For ConvGeometry ``g``."""
+    turned = _turns(g, dtype)
+    g = _turned(g) if turned else g
+    planes = replace(_build(g, dtype, threads, 1), turned=turned)
     if g.groups > 1 or g.in_channels == 1:
         return planes
-    pixels = _build(axes, g, dtype, threads, g.in_channels)
+    pixels = _build(g, dtype, threads, g.in_channels)
     return replace(planes, beside=pixels, size=max(planes.size, pixels.size))
 
 
-def _build(axes, g, dtype, threads, within):
+def _turns(g, dtype):
+    """Would input channels fill vectors, and output channels hardly?"""
+    used, other = (n / (-(-n // LANES[dtype]) * LANES[dtype])
+                   for n in (g.out_channels, g.in_channels))  # fmt: skip
+    reach = [(n - 1) * apart for n, apart in zip(g.window, g.dilation)]
+    return (g.groups == 1 and g.stride == (1, 1, 1) and other >= TURN_GAIN * used
+            and all(map(operator.le, g.before, reach)))  # fmt: skip
+
+
+def _turned(g):
+    """The convolution over dy whose dw is that of ``g``, channels exchanged and windows turned."""
+    before, after = ([(n - 1) * apart - more for n, apart, more in zip(g.window, g.dilation, pads)]
+                     for pads in (g.before, g.after))  # fmt: skip
+    return replace(g, size=g.out, out=g.size, before=tuple(before), after=tuple(after),
+                   in_channels=g.out_channels, out_channels=g.in_channels)  # fmt: skip
+
+
+def _build(g, dtype, threads, within):
     """``within``: channels that lie side by side in x."""
-    lanes, columns = LANES[dtype], COLUMNS[dtype]
+    lanes, across = LANES[dtype], COLUMNS[dtype]
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     width = -(-rows // lanes) * lanes
-    limit = BLOCK_BYTES // (ITEMSIZE[dtype] * min(width, columns))
+    limit = BLOCK_BYTES // (ITEMSIZE[dtype] * min(width, across))
     images, block = cut(g.batch, g.out, limit)
     s = copies(g, channels, g.before, g.out, images, block, lanes, within)
     steps, places = tables(g, channels, images, block, s, within)
@@ -120,30 +149,37 @@ def _build(axes, g, dtype, threads, within):
     parts = max(1, min(blocks, PARTS, g.batch * g.out_plane // LEAST,
                        g.multiply_adds // g.groups // PART_WORK))  # fmt: skip
     zeros_at = g.groups * parts * places.size * width
-    bias_at = zeros_at + columns
+    bias_at = zeros_at + across
     slots_at = bias_at + g.groups * parts * width
     dy_at = s.channels * s.plane
     slot = dy_at + width * (steps.size + lanes)
     sums = Sums(
-        rows, width, columns, lanes, places.size, -(-places.size // -(-places.size // ROWS)),
+        rows, width, across, lanes, places.size, -(-places.size // -(-places.size // ROWS)),
         *g.out, images, *block, steps.size, *g.stride[:2], g.stride[2] * within, parts, threads,
         zeros_at, bias_at, slots_at, slot, dy_at,
     )  # fmt: skip
-    return Program(s, sums, places, steps, pads(axes, g.size), slots_at + threads * slot, None)
+    size = slots_at + threads * slot
+    return Program(s, sums, places, steps, pads(forward_axes(g), g.size), size, None)
 
 
 def run(dw, db, dy, x, plan, workspace) -> bool:
     """dw, and db unless it is empty.
 
     False, and dw is to be computed otherwise, if it is not finite and padding may be why."""
-    p, pixels = plan.program, None
+    p, pixels, turned = plan.program, None, plan.program.turned
+    sums, given = db, dy
+    if turned:
+        dw = dw.swapaxes(0, 1)[:, :, ::-1, ::-1, ::-1]
+        dy, x, sums = x, dy, np.empty(0, db.dtype)
     if p.beside is not None:
         pixels = beside(x)
     if pixels is not None:
         x, p = pixels, p.beside
     work, broken = workspace.view(dw.dtype), np.zeros(1, np.int64)
-    reduce(dw.dtype, plan.threads, dw, db, broken, dy, x, work, p.places, p.steps, WHOLE, p.blocks,
-           p.sums)  # fmt: skip
+    reduce(dw.dtype, plan.threads, dw, sums, broken, dy, x, work, p.places, p.steps, WHOLE,
+           p.blocks, p.sums)  # fmt: skip
+    if turned and db.size:
+        columns.bias_gradient(db.dtype, plan.threads, db, given)
     return not (p.pads and broken[0])
 
 
@@ -205,12 +241,7 @@ def _add_block(biased, dy, x, work, places, steps, whole, buffer, task, resume, 
     start = (n0 * step(dy, 0) + g * p.rows * step(dy, 1) + d0 * step(dy, 2) + h0 * step(dy, 3)
              + w0 * step(dy, 4))  # fmt: skip
     apart = step(dy, 4)
-    if step(dy, 3) == width * apart:  # rows that lie behind one another
-        width, height = width * height, 1
-        if depth == 1 or step(dy, 2) == width * apart:
-            width, depth = width * depth, 1
-            if step(dy, 0) == width * apart:
-                width, images = width * images, 1
+    images, depth, height, width = joined(dy, images, depth, height, width)
     for k in range(0, p.rows, p.tile):
         columns, to = min(p.tile, p.width - k), task * p.weights * p.width + k
         if biased or step(dy, 1) != 1 or p.rows < p.width:

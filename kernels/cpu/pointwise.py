@@ -16,7 +16,7 @@ from math import prod
 
 import numpy as np
 
-from . import amx_pointwise_dw, columns, matmul
+from . import amx_pointwise, amx_pointwise_dw, columns, matmul, pixel_rows, pixel_strips
 from .implicit_gemm import in_one_row
 from .jit import array, inlined, kernel, out, prange, triple
 from .memory import load, step, store
@@ -42,6 +42,10 @@ class Program:
     at: int  # of the pixels without the stride in the workspace, in bytes
     size: int  # of the workspace, in bytes
 
+    @property
+    def strided(self) -> bool:
+        return self.stride != (1, 1, 1)
+
 
 def serves(g) -> bool:
     """Is this a window of 1 without padding, of channels and pixels enough?"""
@@ -64,55 +68,81 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
 
     False, and v is to be computed otherwise, if the arrays lie otherwise, or the product says so.
     """
-    program, forward = plan.program, plan.operation == "conv_forward"
-    strided = None if program.stride == (1, 1, 1) else u if forward else v
-    if strided is not None:
-        thin = _thin(strided, program, workspace)
-        if forward:
-            take(v.dtype, plan.threads, thin, u, program.stride)
-        v, u = (v, thin) if forward else (thin, u)
+    program = plan.program
+    back = program.strided and plan.operation == "conv_dx"  # does v get the stride?
+    target = _thin(v, program, workspace) if back else v
+    served = None
+    if _has_runs(program, amx_pointwise) and not _channels_last(target):
+        served = amx_pointwise.run(target, u, w[0, :, :, 0, 0, 0], bias, program.images, workspace)
+    if served is None:
+        source = u if back else _without_stride(u, plan, workspace)
+        served = _products(target, source, w, bias, program, workspace)
+    if served and back:
+        put(v.dtype, plan.threads, v, target, bias, program.stride)
+    return served
+
+
+def _products(v, u, w, bias, program, workspace) -> bool:
+    """The products of one group after the other."""
     inner, targets, sources = _matrices(v, u, program)
     if inner is None:
         return False
-    groups, rows, channels = w.shape[:3]
-    for g in range(groups):
-        these = slice(g * rows, (g + 1) * rows)
-        weights = np.broadcast_to(w[g, :, :, 0, 0, 0], (len(targets), 1, rows, channels))
-        source = sources[:, None, g * channels : (g + 1) * channels]
-        if not matmul.product(inner, targets[:, these], weights, source, bias[these, None],
-                              workspace):  # fmt: skip
+    if inner.algorithm == "strips" and not pixel_strips.fits(targets, sources):
+        inner = inner.otherwise()
+    for g, (target, source) in enumerate(_groups(len(w), targets, sources)):
+        weights, biases = w[g, :, :, 0, 0, 0], bias[g * w.shape[1] : (g + 1) * w.shape[1]]
+        if inner.algorithm == "strips":
+            pixel_strips.run(target, weights, source, biases, inner)
+            continue
+        weights = np.broadcast_to(weights, (len(target), 1, *weights.shape))
+        if not matmul.product(inner, target, weights, source[:, None], biases[:, None], workspace):
             return False
-    if strided is not None and not forward:
-        put(strided.dtype, plan.threads, strided, thin, bias, program.stride)
     return True
 
 
 def reduce(dw, db, dy, x, plan, workspace) -> bool:
     """dw from dy and x, and db of dy if it has elements; False as `convolve`."""
     program = plan.program
-    tiles = program.images and isinstance(program.images.program, amx_pointwise_dw.Program)
-    in_rows = program.stride == (1, 1, 1) and _channels_last(dy) and _channels_last(x)
-    if tiles and not in_rows:  # it takes the stride out on the way
+    in_rows = not program.strided and _channels_last(dy) and _channels_last(x)
+    if _has_runs(program, amx_pointwise_dw) and not in_rows:
         return amx_pointwise_dw.run(dw, db, dy, x, program.images, workspace)
-    if program.stride != (1, 1, 1):
-        thin = _thin(x, program, workspace)
-        take(x.dtype, plan.threads, thin, x, program.stride)
-        x = thin
-    inner, dys, xs = _matrices(dy, x, program)
+    inner, dys, xs = _matrices(dy, _without_stride(x, plan, workspace), program)
     if inner is None:
         return False
-    channels = dw.shape[1]
-    groups = xs.shape[1] // channels
-    rows = dw.shape[0] // groups
-    for g in range(groups):
-        left = dys[None, :, g * rows : (g + 1) * rows]
-        right = xs[None, :, g * channels : (g + 1) * channels].swapaxes(2, 3)
-        target = dw[None, g * rows : (g + 1) * rows, :, 0, 0, 0]
-        if not matmul.product(inner, target, left, right, matmul.NO_BIASES[dw.dtype], workspace):
+    if inner.algorithm == "rows" and not pixel_rows.fits(dys, xs):
+        inner = inner.otherwise()
+    sums = db[None, :, None] if inner.algorithm == "rows" else db[None, :0, None]
+    groups = _groups(xs.shape[1] // dw.shape[1], dw[None, :, :, 0, 0, 0], sums, dys, xs)
+    for target, biases, left, right in groups:
+        if inner.algorithm == "rows":
+            pixel_rows.run(target[0], biases[0, :, 0], left, right, inner, workspace)
+        elif not matmul.product(inner, target, left[None], right[None].swapaxes(2, 3),
+                                matmul.NO_BIASES[dw.dtype], workspace):  # fmt: skip
             return False
-    if db.size:  # a product reads dy where it lies: db takes a pass of its own
+    if db.size and inner.algorithm != "rows":  # a product reads dy where it lies
         columns.bias_gradient(db.dtype, plan.threads, db, dy)
     return True
+
+
+def _groups(count, *matrices):
+    """What of each matrix (n, channels, P) is a group's."""
+    sizes = [matrix.shape[1] // count for matrix in matrices]
+    for g in range(count):
+        yield tuple(matrix[:, g * size : (g + 1) * size] for matrix, size in zip(matrices, sizes))
+
+
+def _has_runs(program, driver) -> bool:
+    """Do runs of pixels on AMX tiles serve the images?  They take the stride out on the way."""
+    return program.images is not None and isinstance(program.images.program, driver.Program)
+
+
+def _without_stride(x, plan, workspace):
+    """x, or a copy of the pixels that the stride leaves."""
+    if not plan.program.strided:
+        return x
+    thin = _thin(x, plan.program, workspace)
+    take(x.dtype, plan.threads, thin, x, plan.program.stride)
+    return thin
 
 
 def _matrices(one, other, program):
@@ -126,7 +156,10 @@ def _matrices(one, other, program):
                 for image in pair)  # fmt: skip
     if program.images is None or not lying:
         return None, None, None
-    return program.images, *(image[:, :, 0, 0] for image in pair)
+    images = program.images
+    if isinstance(images.program, amx_pointwise.Program):
+        images = images.otherwise()
+    return images, *(image[:, :, 0, 0] for image in pair)
 
 
 def _channels_last(image):

@@ -17,6 +17,10 @@ import itertools
 from dataclasses import dataclass
 
 
+#: Cells of an axis, at most: blocks hold all of them.
+CELLS = 8
+
+
 @dataclass(frozen=True)
 class Tap:
     index: int  # position in the window
@@ -69,6 +73,23 @@ def dx_axis(window, size, stride, dilation, before) -> Axis:
     return Axis(1, reach - least, span, reach, phases)
 
 
+def cell_axis(window, count, size, dilation, first, turn=1) -> Axis:
+    """At stride 1: target o reads source o + turn*dilation*tap + first, of 0..size-1.
+
+    Targets fall into cells of ``dilation``, source phases here are what a tap reads of one: no
+    position lies between those that are read, and taps that a cell sees only padding through
+    are left out.
+    """
+    phases = []
+    for start in range(0, count, dilation):
+        length = min(dilation, count - start)
+        reads = [start + turn * dilation * tap + first for tap in range(window)]
+        taps = tuple(Tap(tap, read, 0) for tap, read in enumerate(reads)
+                     if -length < read < size)  # fmt: skip
+        phases.append(Phase(start, 1, length, 0, taps))
+    return Axis(1, 0, min(dilation, count), 0, tuple(phases))
+
+
 def forward_axes(geometry) -> tuple[Axis, Axis, Axis]:
     g = geometry
     return tuple(map(forward_axis, g.window, g.out, g.stride, g.dilation, g.before))
@@ -77,6 +98,27 @@ def forward_axes(geometry) -> tuple[Axis, Axis, Axis]:
 def dx_axes(geometry) -> tuple[Axis, Axis, Axis]:
     g = geometry
     return tuple(map(dx_axis, g.window, g.size, g.stride, g.dilation, g.before))
+
+
+def cell_axes(geometry, forward) -> list[tuple[Axis, Axis, Axis]]:
+    """With dilated axes in cells: all of them but W, then all, where there are some, but not many.
+
+    Along W cells are short rows, without them positions are multiplied that are padding.
+    """
+    g = geometry
+    dilated = [i for i in range(3) if g.window[i] > 1 and g.dilation[i] > 1]
+    if any(g.stride[i] > 1 or max(g.out[i], g.size[i]) > CELLS * g.dilation[i] for i in dilated):
+        return []
+    usual = forward_axes(g) if forward else dx_axes(g)
+    choices = [chosen for chosen in (dilated[:-1] if 2 in dilated else [], dilated) if chosen]
+    return [tuple(_cells(g, i, forward) if i in chosen else usual[i] for i in range(3))
+            for chosen in choices]  # fmt: skip
+
+
+def _cells(g, i, forward):
+    if forward:
+        return cell_axis(g.window[i], g.out[i], g.size[i], g.dilation[i], -g.before[i])
+    return cell_axis(g.window[i], g.size[i], g.out[i], g.dilation[i], g.before[i], -1)
 
 
 def target_phases(axes):

@@ -56,11 +56,11 @@ class PlaneEmitter(Emitter):
         self.fused = self.intrinsic(f"llvm.fma.{self.suffix}", *[self.vector] * 4)
         self.n = SimpleNamespace(**dict(zip(_FIELDS, numbers)))
 
-    def inside(self, start, every, count):
-        """The lanes for which 0 <= start + lane*every < count."""
+    def inside(self, start, every, count, places=None):
+        """The lanes for which 0 <= start + lane*every < count, or with ``places`` for lanes."""
         b = self.builder
         kind = ir.VectorType(_I32, self.lanes)
-        lanes = ir.Constant(kind, [lane * every for lane in range(self.lanes)])
+        lanes = ir.Constant(kind, [place * every for place in places or range(self.lanes)])
         places = b.add(self._splat_int(start), lanes)
         return b.icmp_unsigned("<", places, self._splat_int(count))
 

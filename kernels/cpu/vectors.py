@@ -80,13 +80,14 @@ class Emitter:
         counts = b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
         return b.icmp_signed("<", ir.Constant(kind, list(range(self.lanes))), counts)
 
-    def masked_load(self, pointer, mask):
+    def masked_load(self, pointer, mask, others=None):
+        """The lanes of the mask; the others are those of ``others``, or 0."""
         function = self.intrinsic(f"llvm.masked.load.{self.suffix}.p0", self.vector,
                                   self.vector.as_pointer(), ir.IntType(32), self.mask,
                                   self.vector)  # fmt: skip
-        zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        others = others or ir.Constant(self.vector, [0.0] * self.lanes)
         align = ir.Constant(ir.IntType(32), self.size)
-        return self.builder.call(function, [pointer, align, mask, zero])
+        return self.builder.call(function, [pointer, align, mask, others])
 
     def masked_store(self, value, pointer, mask):
         function = self.intrinsic(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(),
