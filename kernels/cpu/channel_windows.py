@@ -79,7 +79,8 @@ def _windows(name, down):
                     up, to = uo + rows[row, 0] * step(u, 3), vo + row * step(v, 3)
                     first = planes[z, 1] * R * S + rows[row, 1] * S
                     across = (rows[row, 2], steps[2] * step(u, 3), steps[3] * S * lanes,
-                              steps[4] * step(u, 4), steps[6] * step(v, 4), steps[5] * lanes)  # fmt: skip
+                              steps[4] * step(u, 4), steps[6] * step(v, 4),
+                              steps[5] * lanes)  # fmt: skip
                     for tile in range(len(tiles)):
                         row_tile(down, tiles[tile, 3], u, up + tiles[tile, 0] * step(u, 4), work,
                                  weights, v, to + tiles[tile, 1] * step(v, 4),

@@ -139,6 +139,8 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
     if min(rows, channels) < 32:  # the transforms weigh more, and those of weights and sums most
         if min(rows, channels) < 16 or operation == "conv_dw":
             return False
+        if g.groups > 1 and (min(rows, channels) < 24 or dtype != "float32"):
+            return False  # each group has panels of its own, partly filled
         least = 64 if rows * channels >= 512 else 2048
     return tiles >= least and filled >= 0.5
 

@@ -1,8 +1,8 @@
 """Convolution with few channels per group: depthwise, and groups of a few channels.
 
 Each plane of the result is the sum over its group's few source planes, lines of vectors at a time
-(column_windows.py; strips.py for 3x3 and for dx at stride 2), and is written where it lies: no copy,
-no packing, no workspace but the sums of dw and, with channels last, the weights.
+(column_windows.py; strips.py for 3x3 and for dx at stride 2), and is written where it lies: no
+copy, no packing, no workspace but the sums of dw and, with channels last, the weights.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Program(NamedTuple):
 
     geometry: object
     stride: int
-    turned: tuple  # padding of the forward pass that dx is at stride 1, with the window turned round
+    turned: tuple  # padding: at stride 1 dx is the forward pass with the window turned round
     narrow: object  # the kernel of narrow_planes.py or narrow_filters.py for such planes, or None
     columns: object  # of column_windows.py, for channels-first images, or None
     last: object  # of channel_planes.py or channel_filters.py, for channels-last images, or None

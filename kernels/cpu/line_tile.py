@@ -15,6 +15,7 @@ not among those of the call, or masked out.  So padding is never multiplied.
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 from llvmlite import ir
@@ -175,8 +176,10 @@ class RowTile(_Line):
         def row(_, source, weights, sums):
             taps = [self.read(at, const(0), None)
                     for at in self._chain(weights, self.n.tap_weights, self.taps)]  # fmt: skip
-            self._multiply(source, taps, sums,
-                           lambda place, _: self.read(place, const(0), source_mask), None)  # fmt: skip
+            self._multiply(source, taps, sums, value, None)
+
+        def value(place, _):
+            return self.read(place, const(0), source_mask)
 
         self._sum(x, w, y, self.read(w, self.n.start, None), target_mask, row)
 
@@ -205,9 +208,8 @@ class ColumnTile(_Line):
             used = masks[0] if self.down == 1 else self._seen(column, 2)
 
             def multiply(whole):
-                read = [None] * self.down if whole else masks
-                self._multiply(source, taps, sums, lambda place, line: self._source(place, line, read),
-                               None if whole else used)  # fmt: skip
+                value = partial(self._source, masks=[None] * self.down if whole else masks)
+                self._multiply(source, taps, sums, value, None if whole else used)
 
             self.both_ways([*masks, used], multiply)
 
@@ -309,9 +311,9 @@ def row_tile(typing, down, taps, x, xo, w, wo, y, yo, numbers):
 def column_tile(typing, down, halves, taps, x, xo, w, wo, y, yo, start, numbers):
     """LINE targets of a column, a vector wide, or half a one in two images (``halves`` 2).
 
-    ``down`` and ``halves`` are constants, ``taps`` is one of UNROLLED.  Offsets point at the source of target 0's first tap, inside the image or not, at the weights of
-    the first tap, and at target 0; targets begin with ``start``; ``numbers`` are FIELDS and
-    COLUMN_FIELDS.
+    ``down`` and ``halves`` are constants, ``taps`` is one of UNROLLED.  Offsets point at the source
+    of target 0's first tap, inside the image or not, at the weights of the first tap, and at target
+    0; targets begin with ``start``; ``numbers`` are FIELDS and COLUMN_FIELDS.
     """
     if not all(isinstance(one, types.IntegerLiteral) for one in (down, halves)):
         return None
