@@ -13,10 +13,11 @@ on_vectors = pytest.mark.skipif(
     vectors.TARGET is None, reason="plain loops serve a machine without vector multiply-add"
 )
 
-#: (B, I, L, J): tiles that are not full, sums cut into parts, wide, tall and batched products, and
-#: several blocks of rows and of terms
+#: (B, I, L, J): tiles that are not full, sums cut into parts, wide, tall and batched products,
+#: several blocks of rows and of terms, a matrix and a vector
 SIZES = [(1, 70, 45, 100), (1, 40, 5000, 37), (1, 33, 300, 1300), (5, 33, 70, 65), (1, 600, 30, 40),
-         (1, 270, 4300, 240), (1, 1100, 600, 500)]  # fmt: skip
+         (1, 270, 4300, 240), (1, 1100, 600, 500), (1, 1, 300, 1200), (1, 70, 4500, 1), (3, 1, 77, 130),
+         (5, 1300, 40, 1)]  # fmt: skip
 #: enough for the AMX tiles, with rest in every direction; the second takes its sum in two goes
 LARGE = [(1, 400, 300, 330), (1, 170, 1100, 250), (3, 200, 256, 230)]
 
@@ -201,13 +202,14 @@ def test_a_layer_s_gradients_have_the_same_bits_together_and_apart(sizes, dtype)
 @pytest.mark.parametrize("ways", [("rows",) * 3, ("columns", "rows", "columns"),
                                   ("rows", "columns", "columns"), ("apart",) * 3])  # fmt: skip
 @pytest.mark.parametrize(
-    "sizes", [(64, 64, 64), (5, 6, 7), (200, 33, 10), (7, 300, 90), (9, 30, 20, 45), (2, 3, 40, 50, 60),
-              (50, 4, 3, 5), (1, 300, 1), (9000, 3, 30)], ids=str
+    "sizes", [(64, 64, 64), (5, 6, 7), (200, 33, 10), (7, 300, 90), (9, 30, 20, 45),
+              (2, 3, 40, 50, 60), (50, 4, 3, 5), (1, 300, 1), (9000, 3, 30)], ids=str
 )  # fmt: skip
 def test_both_gradients_of_a_product_have_the_same_bits_at_once_and_apart(sizes, ways, dtype):
     batch, (I, L, J) = sizes[:-3], sizes[-3:]
+    shapes = ((I, J), (I, L), (L, J))
     dy, a, b = (lying(normal((*batch, *shape), dtype, seed), way)
-                for seed, (shape, way) in enumerate(zip(((I, J), (I, L), (L, J)), ways)))  # fmt: skip
+                for seed, (shape, way) in enumerate(zip(shapes, ways)))  # fmt: skip
     with gr.config(backend="reference"):
         wanted = gr.matmul_backward(dy, a, b)
     with gr.config(backend="numba"):

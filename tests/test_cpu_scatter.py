@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import gradroute as gr
 from gradroute.geometry import ScatterGeometry
 from gradroute.kernels.contract import Plan
 from gradroute.kernels.cpu import scatter
@@ -71,3 +72,23 @@ def test_raise_counts_from_the_end_and_reports_the_first_index_outside(threads):
     for bad in (20, -21):
         index[[11, 33]] = bad
         assert scatter.check_index(rows, index, 20, "raise", plan(threads), None) == 11
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows, inner", [(10, 64), (1, 130), (7, 5), (200, 20)])
+def test_many_entries_of_few_short_rows_give_the_same_bits_on_one_thread(rows, inner, dtype):
+    rng = np.random.default_rng(rows)
+    index = rng.integers(-rows, rows, 30_000)
+    src = rng.standard_normal((index.size, inner)).astype(dtype)
+    start = rng.standard_normal((rows, inner)).astype(dtype)
+    wanted = start.astype("float64")
+    np.add.at(wanted, index, src)
+    found = []
+    for threads, values in ((1, src), (None, src), (None, np.repeat(src, 2, axis=1)[:, ::2])):
+        for out in (start.copy(), np.repeat(start, 3, axis=1)[:, ::3]):
+            with gr.config(backend="numba", threads=threads):
+                found.append(gr.scatter_add(out, index, values))
+    bound = (1e-5 if dtype == "float32" else 1e-13) * np.linalg.norm(wanted)
+    assert np.linalg.norm(found[0] - wanted) < bound
+    for other in found:
+        np.testing.assert_array_equal(other, found[0])

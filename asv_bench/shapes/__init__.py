@@ -12,4 +12,7 @@ networks.csv holds convolutions that none of the kernels was made for: VGG, ResN
 SqueezeNet, GoogLeNet, Inception, MobileNet V2 and V3, EfficientNet, ShuffleNet, ConvNeXt, a vision
 transformer's patches, U-Net, DeepLab, DCGAN, small networks for MNIST and CIFAR, sizes that are
 multiples of nothing.  It is run by name only: ``compare.py --shapes asv_bench/shapes/networks.csv``.
+
+So are layers.csv, products.csv, pools.csv and additions.csv: linear layers, products, pools and
+scatter additions of other networks, thin, tiny, odd and large ones.
 """

@@ -63,7 +63,8 @@ def beside(axes, source, batch, groups, channels, limit, shares, turn=False) -> 
             axes, order = (axes[0], axes[2], axes[1]), (2, 4, 0, 3)
     images, block = cut(axes, batch, max(1, limit // len(source_phases(axes))), groups, shares)
     images = -(-batch // -(-batch // images))
-    if not any(axis.reach for axis in axes) and block[1] < axes[1].span:
+    whole = all(axis.split == 1 and axis.reach == 0 for axis in axes)
+    if whole and len(source_phases(axes)) > 1 and block[1] < axes[1].span:
         row = block[2] * images
         most = max(block[1], min(axes[1].span, limit // len(source_phases(axes)) // row))
         block = block[0], _fullest(axes[1].span, row, most), block[2]

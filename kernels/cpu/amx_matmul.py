@@ -53,6 +53,9 @@ SHARED_BYTES = 24 * 1024 * 1024
 LEAST_MEAN = 150
 LEAST_WORK = 30_000_000
 
+#: Terms of a sum below which the cutting takes longer than what it saves.
+LEAST_INNER = 64
+
 _SQUARE = SIDE * SIDE
 
 #: a packed factor is not found through the table of `block`, which reads it all the same
@@ -89,7 +92,9 @@ def serves(g) -> bool:
     mean = 2 * g.rows * g.columns / max(1, g.rows + g.columns)
     whole = round_up(g.rows, SIDE) * round_up(g.columns, SIDE) * round_up(g.inner, DEPTH)
     work = g.batch * g.summed * g.rows * g.columns * g.inner
-    return work >= LEAST_WORK and mean >= LEAST_MEAN and g.rows * g.columns * g.inner >= 0.7 * whole
+    if work < LEAST_WORK or mean < LEAST_MEAN or g.inner < LEAST_INNER:
+        return False
+    return g.rows * g.columns * g.inner >= 0.7 * whole
 
 
 def build(batch, rows, columns, inner, threads, own_left, shared_once=False) -> Program:

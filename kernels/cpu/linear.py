@@ -42,7 +42,7 @@ def blocks_of_both(plans, turned):
 
     ``turned`` tells for each whether its transpose is computed.
     """
-    if any(plan is None or plan.algorithm == "amx" for plan in plans):
+    if any(plan is None or plan.algorithm not in ("packed", "direct") for plan in plans):
         return None
     if any(plan.algorithm == "direct" for plan in plans):
         loops = all(plan.algorithm == "direct" and plan.threads == 1 for plan in plans)

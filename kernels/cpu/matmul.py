@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from . import amx_matmul, columns, linear, matrix_product, plans
+from . import amx_matmul, columns, linear, matrix_product, matrix_vector, plans
 from .jit import array, kernel, out, prange
 from .linear import row_of_sums
 from .vectors import ITEMSIZE
@@ -34,6 +34,9 @@ def product(plan, y, a, b, bias, workspace) -> bool:
     """
     if plan.algorithm == "amx":
         return amx_matmul.run(y, a, b, bias, plan, workspace)
+    if plan.algorithm == "matrix_vector":
+        matrix_vector.run(y, a, b, bias, plan, workspace)
+        return True
     program, work = plan.program, workspace.view(y.dtype)
     if _better_turned(y, a, b):
         y, a, b = y.transpose(0, 2, 1), b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)
@@ -46,7 +49,8 @@ def product(plan, y, a, b, bias, workspace) -> bool:
 def linear_backward(dx, dw, db, dy, x, w, geometry, plan, workspace):
     program, dtype = plan.program, dy.dtype
     if program.blocks and _side_by_side(dx, dw, dy, x, w) and (db is None or _side_by_side(db)):
-        linear.gradients(dtype, plan.threads, dx, dw, NO_BIAS[dtype] if db is None else db, dy, x, w,
+        sums = NO_BIAS[dtype] if db is None else db
+        linear.gradients(dtype, plan.threads, dx, dw, sums, dy, x, w,
                          _scratch(workspace, dtype), *program.blocks, 0, 0)  # fmt: skip
         return
     if dx is not None and dx.size:
@@ -68,7 +72,8 @@ def linear_backward_at_once(dy, x, w, plan):
     kernel, nothing = _bound(linear.gradients, plan, dtype), NO_BIAS[dtype]
 
     def run(dx, dw, db, dy, x, w):
-        kernel(dx, dw, nothing if db is None else db, dy, x, w, _scratch(find(), dtype), *blocks, 0, 0)
+        sums = nothing if db is None else db
+        kernel(dx, dw, sums, dy, x, w, _scratch(find(), dtype), *blocks, 0, 0)
 
     return run
 
@@ -76,8 +81,8 @@ def linear_backward_at_once(dy, x, w, plan):
 def matmul_backward_at_once(dy, a, b, to_a, to_b):
     """Both gradients of a product as a function of (da, db, dy, a, b), or None.
 
-    dy (I, J), a (I, L) and b (L, J), or a batch of each; to_a and to_b are the plans of da = dy @ b^T
-    and db = a^T @ dy, which lie in order.
+    dy (I, J), a (I, L) and b (L, J), or a batch of each; to_a and to_b are the plans of
+    da = dy @ b^T and db = a^T @ dy, which lie in order.
     """
     made = np.empty(max(a.size, b.size), a.dtype)
     wide = [one.reshape(-1, 1, *one.shape[-2:]) if one.ndim == 3 else one[None, None]

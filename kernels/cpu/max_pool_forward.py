@@ -37,4 +37,5 @@ def _stacked(y, winner, x, g, named):
     if tall is None:
         return y, winner, x, g
     shape = tall.y_shape
-    return y.reshape(shape), winner.reshape(shape) if named else winner, x.reshape(tall.x_shape), tall
+    winner = winner.reshape(shape) if named else winner
+    return y.reshape(shape), winner, x.reshape(tall.x_shape), tall

@@ -113,8 +113,8 @@ def _place_of_largest(x, at, length, worst):
     return _least_number(best, _largest_lane(best), won)
 
 
-@kernel(lambda F, I: (out(F, 5), out(I, 5), array(F, 5), int64, int64, int64, int64, boolean, int64),
-        variants=WITH_WINNER)  # fmt: skip
+@kernel(lambda F, I: (out(F, 5), out(I, 5), array(F, 5), int64, int64, int64, int64, boolean,
+                      int64), variants=WITH_WINNER)  # fmt: skip
 def largest_of_runs(y, winner, x, length, windows, plane, hop, named, pieces):
     """y and winner of contiguous arrays: each plane of x has ``windows`` runs, ``hop`` apart."""
     for piece in prange(pieces):

@@ -16,6 +16,7 @@ from gradroute.alignment import aligned_array
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
+from . import matrix_vector
 from .conv_plans import conv_plan
 from .matmul_plans import linear_plan, matmul_plan
 from .vectors import TARGET
@@ -59,7 +60,8 @@ def _plan(operation, geometry, dtype, settings, without=None):
         again = partial(_plan, operation, geometry, dtype)
         return conv_plan(made, geometry, dtype, settings, again, tiled, without)
     if operation == "matmul" and tiled:
-        return matmul_plan(made, geometry, dtype, settings)
+        thin = matrix_vector.plan(made, geometry, dtype, settings)
+        return thin or matmul_plan(made, geometry, dtype, settings)
     if operation == "linear_backward":
         return linear_plan(made, geometry, partial(_plan, dtype=dtype, settings=settings))
     return made

@@ -58,7 +58,7 @@ def check_index(rows, index, size, mode, plan, workspace):
     if rows is index:
         found = np.empty(plan.threads, np.int64)
         all_inside(index.dtype, plan.threads, found, index, size)
-        if found.all():
+        if all(found.tolist()):  # found.all() takes a microsecond
             return -1
         rows = np.empty(index.shape, np.int64)
     found = np.empty(plan.threads, np.int64)
@@ -80,8 +80,10 @@ OUTER, COLUMNS, ROWS = range(3)
 _WIDTH = 16  # lanes
 _BLOCK = 2048  # entries from which a thread picks its own before it adds them
 FEW_BYTES = 256 * 1024  # rows of single elements that one thread adds up
-_MANY = 16  # entries an element, from which on a piece of them has sums of its own
+_MANY = 4  # entries an element, from which on a piece has its own sums; 16 if they leave L2
+_NEAR = 64 * 1024  # elements that stay in L2, a piece's and the sums of all
 _PIECE = 16 * 1024  # entries of a piece at least
+FEW_SUMS = 4096  # elements of longer rows for which pieces of the entries are summed alike
 _MOST_PIECES = 16  # a power of two, as their number is: threads share them evenly
 
 
@@ -197,31 +199,46 @@ def add_rows(out, rows, src, my_rows, my_values, way, pieces):
                 _add_run(out, to + row * step(out, 1), src, at + i * step(src, 1), b1 - b0)
 
 
-@kernel(lambda F: (out(F, 1), array(int64, 1), array(F, 1), out(F, 2)))
+@kernel(lambda F: (out(F, 3), array(int64, 1), array(F, 3), out(F, 2)))
 def add_pieces(out, rows, src, sums):
-    """out[rows[i]] += src[i]: a piece of the entries has its own sums, which are added in order.
+    """out[0, rows[i]] += src[0, i]: a piece of the entries has its own sums, added in order.
 
-    They begin with -0.0, which changes nothing that it is added to.  rows and src are contiguous,
-    and sums is (pieces, out's length or more).
+    They begin with -0.0, which changes nothing that it is added to.  rows is contiguous, as is src
+    where its rows are single elements, and sums is (pieces, elements of out or more).
     """
-    R, pieces, apart = out.size, sums.shape[0], step(sums, 0)
+    _, R, B = out.shape
+    pieces, apart = sums.shape[0], step(sums, 0)
     for piece in prange(pieces):
         first, end = rows.size * piece // pieces, rows.size * (piece + 1) // pieces
-        fill_row(sums, piece * apart, out.dtype.type(-0.0), R)
-        _add_elements(sums, piece * apart, 1, rows, first, end, R, src, 0)
+        fill_row(sums, piece * apart, out.dtype.type(-0.0), R * B)
+        if B == 1:
+            _add_elements(sums, piece * apart, 1, rows, first, end, R, src, 0)
+            continue
+        for i in range(first, end):
+            to = piece * apart + _row(rows, i, R) * B
+            if step(src, 2) == 1:
+                add_row(sums, to, src, i * step(src, 1), B)
+            else:
+                for b in range(B):
+                    value = load(src, i * step(src, 1) + b * step(src, 2))
+                    store(sums, to + b, load(sums, to + b) + value)
     for piece in range(1, pieces):
-        add_row(sums, 0, sums, piece * apart, R)
+        add_row(sums, 0, sums, piece * apart, R * B)
     for r in range(R):
-        total, here = load(sums, r), r * step(out, 0)
-        if total != 0 or math.copysign(1.0, total) > 0:  # what nothing was added to keeps its bits
-            store(out, here, load(out, here) + total)
+        for b in range(B):
+            total, here = load(sums, r * B + b), r * step(out, 1) + b * step(out, 2)
+            # what nothing was added to keeps its bits
+            if total != 0 or math.copysign(1.0, total) > 0:
+                store(out, here, load(out, here) + total)
 
 
 def _pieces(geometry):
-    """The pieces of a histogram's entries; 1 where none is called for."""
+    """The pieces of a histogram's entries, or of rows for few sums; 1 where none is called for."""
     g, pieces = geometry, 1
-    if g.outer == g.inner == 1:
-        while 2 * pieces <= min(_MOST_PIECES, g.count // max(_PIECE, _MANY * g.rows)):
+    if g.outer == 1 and (g.inner == 1 or g.rows * g.inner <= FEW_SUMS):
+        many = _MANY if g.rows * g.inner <= _NEAR else 4 * _MANY
+        least = max(_PIECE // max(1, g.inner), many * g.rows)
+        while 2 * pieces <= min(_MOST_PIECES, g.count // least):
             pieces *= 2
     return pieces
 
@@ -242,9 +259,10 @@ def scatter_add(out, rows, src, bad, geometry, plan, workspace):
     if bad == -1:
         threads, pieces = plan.threads, _pieces(geometry)
         if pieces > 1:
-            apart = -(-geometry.rows // _WIDTH) * _WIDTH + _WIDTH  # no line of two threads
+            elements = geometry.rows * geometry.inner
+            apart = -(-elements // _WIDTH) * _WIDTH + _WIDTH  # no line of two threads
             sums = np.empty((pieces, apart), out.dtype)
-            add_pieces(out.dtype, threads, out[0, :, 0], rows, src[0, :, 0], sums)
+            add_pieces(out.dtype, threads, out, rows, src, sums)
             return
         way = _way(geometry, threads, out.itemsize)
         if way == OUTER:  # no more pieces than slices: a single one needs no second thread
