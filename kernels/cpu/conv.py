@@ -69,6 +69,8 @@ def conv_dx(dx, dy, w, b, geometry, plan, workspace):
 def conv_dw(dw, db, dy, x, geometry, plan, workspace):
     g, threads = geometry, plan.threads
     db = NO_BIAS[dw.dtype] if db is None else db
+    if dw.flags.c_contiguous:  # an axis of one tap may have any stride: drivers ask for dw's own
+        dw = dw.reshape(-1).reshape(dw.shape)
     if plan.algorithm != "direct" and _served(_REDUCE, (dw, db, dy, x), plan, workspace):
         return
     direct.dw(dw.dtype, threads, dw, dy, x, g.stride, g.before, g.dilation, g.groups)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import dispatch
 from ..errors import ArgumentTypeError, ArgumentValueError, IndexRangeError
-from ..options import integer, lift
+from ..options import integer
 
 _LAYOUTS = ("channels_first", "channels_last")
 _TO_FIRST = {n: (0, n - 1, *range(1, n - 1)) for n in (3, 4, 5)}
@@ -68,21 +68,14 @@ def given_shape(x_shape, layout) -> tuple:
 
 
 def canonical(array, layout):
-    """The array seen as (N, C, D, H, W): a view.
-
-    NumPy's reshape gives an axis of size 1 the stride that it has in an array without gaps, by
-    which the kernels recognise one; None as an index gives it 0.
-    """
+    """The array seen as (N, C, D, H, W): a view."""
     if array is None:
         return None
     if layout == "channels_last":
         array = array.transpose(_TO_FIRST[array.ndim])
-    if array.ndim == 5:
-        return array
-    if isinstance(array, np.ndarray):
-        N, C, *size = array.shape
-        return array.reshape(N, C, *lift(size, 1))
-    return array[:, :, None] if array.ndim == 4 else array[:, :, None, None]
+    if array.ndim == 4:
+        return array[:, :, None]
+    return array if array.ndim == 5 else array[:, :, None, None]
 
 
 def check_shape(array, name: str, shape, why: str) -> None:
