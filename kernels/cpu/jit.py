@@ -1,4 +1,4 @@
-"""The only place that compiles: one body, a serial and a parallel build, for each dtype on first use.
+"""The only place that compiles: a body, a serial and a parallel build for each dtype, on first use.
 
 A kernel is a plain function with `prange` over disjoint pieces of its outputs, so its bits do not
 depend on how many threads share the pieces:
@@ -16,7 +16,9 @@ it.  Explicit signatures give one build a dtype, whatever the memory layout, rea
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import threading
 import warnings
 
@@ -85,7 +87,7 @@ class Kernel:
     def _compile(self, variant, parallel):
         dtypes = variant if isinstance(variant, tuple) else (variant,)
         dtypes = tuple(one if isinstance(one, str) else one.name for one in dtypes)
-        with _compiling:
+        with _compiling, _uninterrupted():
             if (dtypes, parallel) in self._builds:
                 self._builds[variant, parallel] = self._builds[dtypes, parallel]
                 return self._builds[dtypes, parallel]
@@ -135,6 +137,27 @@ def call_parallel(build, threads, arguments):
         build(*arguments)
     finally:
         numba.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _uninterrupted():
+    """Ctrl-C waits until a kernel is complete, if Python's main thread, which it reaches, compiles.
+
+    In the middle of it, it can leave Numba's tables without what they list, and every later call
+    fails; or a callback of LLVM's swallows it.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    came = []
+    signal.signal(signal.SIGINT, lambda *given: came.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            handler(*came[-1])
 
 
 # ---- which thread of which process may share its work -------------------------------------
