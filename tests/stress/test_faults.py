@@ -38,7 +38,7 @@ def test_ctrl_c_leaves_the_inputs_and_the_library_usable(record_property):
                 interrupted += 1
             timer.join()
             assert before == x.tobytes()
-        assert interrupted >= 15, interrupted  # LLVM's callbacks into Python swallow a few
+        assert interrupted >= 18, interrupted  # one in the middle of a __del__ is swallowed
         first = [one.tobytes() for one in long_call()]
         with gr.config(threads=1):
             assert first == [one.tobytes() for one in long_call()]
