@@ -6,7 +6,7 @@ from compare import assert_close
 
 import gradroute as gr
 from gradroute.config import available_threads, config
-from gradroute.kernels.cpu import conv_plans, phase_plans, phases, plans, vectors
+from gradroute.kernels.cpu import amx, conv_costs, conv_plans, phase_plans, phases, plans, vectors
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
@@ -207,3 +207,16 @@ def test_a_workspace_limit_holds_for_the_copies_too(always, operation):
             assert gr.plan(operation, x, w, **options).workspace_bytes <= limit
             for one, wanted in zip(everything(x, w, options), right):
                 assert_close(one, wanted, "float32")
+
+
+@pytest.mark.skipif(not amx.available(), reason="a processor with AMX")
+@pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2}, {"dilation": 2, "padding": 2}])
+def test_an_estimate_counts_every_step_of_the_sums(options):
+    """Not less than what is multiplied takes on tiles that are full."""
+    x, w = np.ones((2, 64, 30, 30), "float32"), np.ones((64, 64, 5, 5), "float32")
+    for operation in ("conv", "conv_dx"):
+        plan = gr.plan(operation, x, w, **options)
+        if plan.algorithm == "amx":
+            y = gr.conv(x, w, **options)
+            read = 0.5 * y.size * w[0].size  # the other half may only meet padding
+            assert conv_costs.of_program(plan.program, True) >= conv_costs.TILES[False] * read

@@ -59,15 +59,18 @@ def of_program(program, tiles) -> float:
     if tiles:
         rows, side = p.panels * amx.SIDE * amx.DEPTH, amx.SIDE
         packed = p.steps * p.panels * amx.SIDE * amx.DEPTH
+        ends = [*program.phases[1:, 9].tolist(), len(program.table) // 2]
+        terms = [end - first for first, end in zip(program.phases[:, 9].tolist(), ends)]
     else:
         rows, side = p.rows * s.channels, p.columns
         packed = rows * len(program.taps)
+        terms = program.phases[:, 9].tolist()
     block, spans = (s.block_d, s.block_h, s.block_w), (s.span_d, s.span_h, s.span_w)
     pieces = [-(-n // held) for n, held in zip(spans, block)]
     columns, written = 0, 0
-    for phase in program.phases.tolist():
+    for phase, steps in zip(program.phases.tolist(), terms):
         boxes = itertools.product(*map(_parts, phase[3:6], block))
-        columns += phase[9] * sum(
+        columns += steps * sum(
             _columns(s.images, *(length for length, _ in box), side, s)
             * math.prod(times for _, times in box) for box in boxes)  # fmt: skip
         written += s.images * phase[3] * phase[4] * pieces[2] * p.rows
