@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from numba import types
 
 from .amx import (
@@ -33,11 +32,12 @@ from .amx import (
     turned_block,
 )
 from .amx_program import FLAGS, LANES, round_up
+from .amx_squares import SQUARE, copy_square, no_table
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
 from .strided_tile import address
 from .transposition import transpose
-from .vectors import add_row, copy_row, fill_row, finite_row
+from .vectors import add_row, copy_row, finite_row
 
 #: Terms of the sum at a time, at most: 32 steps, in which a panel takes 192 KiB.
 CHUNK = 1024
@@ -56,10 +56,7 @@ LEAST_WORK = 30_000_000
 #: Terms of a sum below which the cutting takes longer than what it saves.
 LEAST_INNER = 64
 
-_SQUARE = SIDE * SIDE
-
-#: a packed factor is not found through the table of `block`, which reads it all the same
-_NO_TABLE = np.zeros(CHUNK // DEPTH, np.int64)
+_NO_TABLE = no_table(CHUNK)
 
 
 class Blocking(NamedTuple):
@@ -114,8 +111,8 @@ def build(batch, rows, columns, inner, threads, own_left, shared_once=False) -> 
     shared_at = LANES + FLAGS * threads
     slots_at = shared_at + (1 if shared_once else items) * panels * panel_bytes // 4
     square_at = width // SIDE * panel_bytes // 4
-    sums_at = square_at + _SQUARE
-    slot = sums_at + _SQUARE
+    sums_at = square_at + SQUARE
+    slot = sums_at + SQUARE
     made = Blocking(0, int(own_left), width, chunk, items, threads, shared_at, slots_at, slot,
                     square_at, sums_at)  # fmt: skip
     return Program(made, 4 * (slots_at + threads * slot))
@@ -207,12 +204,12 @@ def _task(y, a, b, bias, work, table, slot, n, item, e, own, l0, count, part, pa
                       right, 0, 64, 1024, STEP_BYTES // PARTS,
                       table, 0, steps, 4 * sums, 4 * SIDE, 0)  # fmt: skip
             if part:  # each chunk has sums of its own: their error grows with their length
-                _square(work, square, y, to, step(y, 1), step(y, 2), rows, columns)
-                add_row(work, sums, work, square, _SQUARE)
+                copy_square(work, square, y, to, step(y, 1), step(y, 2), rows, columns)
+                add_row(work, sums, work, square, SQUARE)
             if part == parts - 1:
                 if bias.size:
                     _add_bias(work, sums, bias, i, j, rows, columns)
-                if not finite_row(work, sums, _SQUARE):
+                if not finite_row(work, sums, SQUARE):
                     store(work, LANES + slot * FLAGS, work.dtype.type(1))
             _write(y, to, work, sums, rows, columns)
 
@@ -243,33 +240,17 @@ def _cut(work, to, slot, flag, a, b, left, n, e, first, end, l0, count, p):
         if left:
             source, distance = address(a, at), 4 * row
             if not whole or term != 1:
-                _square(work, square, a, at, row, term, rows, terms)
+                copy_square(work, square, a, at, row, term, rows, terms)
                 source, distance = address(work, square), 4 * DEPTH
             size = split_rows(work, target, source, distance)
         else:
             source, distance = address(b, at), 4 * term
             if not whole or row != 1:
-                _square(work, square, b, at, term, row, terms, rows)
+                copy_square(work, square, b, at, term, row, terms, rows)
                 source, distance = address(work, square), 4 * SIDE
             size = split_row_pairs(work, target, source, distance)
         largest = max(largest, size)
     store(work, flags + flag, max(largest, load(work, flags + flag)))
-
-
-@helper
-def _square(work, square, source, start, row, column, rows, columns):
-    """square[i, j] = source[start + i*row + j*column], zeros behind the last of either."""
-    if rows < SIDE or columns < SIDE:
-        fill_row(work, square, work.dtype.type(0), _SQUARE)
-    if column == 1:
-        for i in range(rows):
-            copy_row(work, square + i * SIDE, source, start + i * row, columns)
-    elif row == 1:
-        transpose(work, square, SIDE, source, start, column, columns, rows, LANES)
-    else:
-        for i in range(rows):
-            for j in range(columns):
-                store(work, square + i * SIDE + j, load(source, start + i * row + j * column))
 
 
 @helper

@@ -12,17 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from numba import types
 
 from .amx import DEPTH, PARTS, SHAPES, SIDE, STEP_BYTES, TINY, available, begin, block, end
 from .amx_program import FLAGS, LANES
 from .amx_runs import PLACES, RUNS, Runs, batches, cut, longest, runs, seen, stage
+from .amx_squares import SQUARE, copy_square, no_table
 from .implicit_gemm import in_one_row
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
-from .transposition import transpose
-from .vectors import copy_row, fill_row, finite_row
+from .vectors import copy_row, finite_row
 
 #: Bytes of a run, cut: it stays in a 2 MiB L2 beside a panel of weights.
 KEPT_BYTES = 1280 * 1024
@@ -33,10 +32,7 @@ MOST_PIXELS = 800
 #: Channels, beyond which a sum would be too long for one go.
 MOST_CHANNELS = 1024
 
-_SQUARE = SIDE * SIDE
-
-#: a packed operand is not found through the table of `block`, which reads it all the same
-_NO_TABLE = np.zeros(MOST_CHANNELS // DEPTH, np.int64)
+_NO_TABLE = no_table(MOST_CHANNELS)
 
 
 class Layout(NamedTuple):
@@ -79,9 +75,9 @@ def build(g, rows, channels, stride, threads) -> Program:
     slots_at = weights_at + panels * steps * STEP_BYTES // 4
     stage_at = longest(r) // SIDE * steps * STEP_BYTES // 4
     square_at = stage_at + SIDE * r.stage
-    sums_at = square_at + _SQUARE
+    sums_at = square_at + SQUARE
     layout = Layout(rows, channels, panels, steps, splits, threads, weights_at, slots_at,
-                    sums_at + _SQUARE, stage_at, square_at, sums_at)  # fmt: skip
+                    sums_at + SQUARE, stage_at, square_at, sums_at)  # fmt: skip
     return Program(layout, r, stride, 4 * (slots_at + threads * layout.slot))
 
 
@@ -130,18 +126,7 @@ def _cut_weights(work, w, slot, panel, p):
     for k in range(p.steps):
         terms = min(DEPTH, p.channels - k * DEPTH)
         at = panel * SIDE * step(w, 0) + k * DEPTH * step(w, 1)
-        if rows < SIDE or terms < DEPTH:
-            fill_row(work, square, work.dtype.type(0), _SQUARE)
-        if step(w, 0) == 1:
-            transpose(work, square, SIDE, w, at, step(w, 1), terms, rows, LANES)
-        elif step(w, 1) == 1:
-            for i in range(rows):
-                copy_row(work, square + i * SIDE, w, at + i * step(w, 0), terms)
-        else:
-            for i in range(rows):
-                for j in range(terms):
-                    value = load(w, at + i * step(w, 0) + j * step(w, 1))
-                    store(work, square + i * SIDE + j, value)
+        copy_square(work, square, w, at, step(w, 0), step(w, 1), rows, terms)
         to = 4 * p.weights_at + (panel * p.steps + k) * STEP_BYTES
         largest = max(largest, cut(work, to, False, False, square, SIDE, square))
     store(work, flag, largest)

@@ -14,12 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from numba import types
 
 from .amx import DEPTH, PARTS, SHAPES, SIDE, STEP_BYTES, TINY, available, begin, block, end
 from .amx_program import FLAGS, LANES
 from .amx_runs import PLACES, RUNS, Runs, batches, cut, longest, runs, seen, stage
+from .amx_squares import SQUARE, no_table
 from .bias_sums import add_pixels, add_rows, write_sums
 from .jit import array, helper, int64, kernel, out, prange
 from .memory import load, step, store
@@ -36,10 +36,7 @@ MOST_PIXELS = 512
 SUMS = 8
 SUMS_BYTES = 2 * 1024 * 1024
 
-_SQUARE = SIDE * SIDE
-
-#: a packed operand is not found through the table of `block`, which reads it all the same
-_NO_TABLE = np.zeros(MOST_PIXELS // DEPTH, np.int64)
+_NO_TABLE = no_table(MOST_PIXELS)
 
 
 class Layout(NamedTuple):
@@ -81,7 +78,7 @@ def build(g, threads) -> Program:
     panels, kept_panels = -(-passing // SIDE), -(-kept // SIDE)
     most = KEPT_BYTES // (2 * PARTS * SIDE * kept_panels)
     r = runs(g.batch, g.out, g.stride, min(MOST_PIXELS, max(DEPTH, most // DEPTH * DEPTH)))
-    sums = panels * kept_panels * _SQUARE
+    sums = panels * kept_panels * SQUARE
     parts = max(1, min(SUMS, SUMS_BYTES // (4 * sums), batches(r, g.batch)))
     splits = min(panels, -(-threads // parts))
     panel = longest(r) // DEPTH * STEP_BYTES // 4
@@ -92,7 +89,7 @@ def build(g, threads) -> Program:
     stage_at = passing_at + panel
     square_at = stage_at + SIDE * r.stage
     layout = Layout(g.groups, int(rows >= channels), passing, kept, panels, kept_panels, parts,
-                    splits, threads, bias_at, sums_at, slots_at, square_at + _SQUARE, panel,
+                    splits, threads, bias_at, sums_at, slots_at, square_at + SQUARE, panel,
                     passing_at, stage_at, square_at)  # fmt: skip
     return Program(layout, r, g.stride, 4 * (slots_at + threads * layout.slot))
 
@@ -169,11 +166,11 @@ def _run(work, table, passing, kept, passing_places, kept_places, slot, g, panel
         if panels and p.by_filter:
             _add(work, bias + panel * SIDE, at + p.stage_at, by_pixel, pixels, r)
         _cut(work, at + p.passing_at, at, slot, False, by_pixel, steps, r, p)
-        sums = p.sums_at + (part * p.passing_panels + panel) * p.kept_panels * _SQUARE
+        sums = p.sums_at + (part * p.passing_panels + panel) * p.kept_panels * SQUARE
         for other in range(p.kept_panels):
             block(work, 4 * (at + p.passing_at), 0, 64, 1024, STEP_BYTES // PARTS,
                   4 * (at + other * p.panel), 0, 64, 1024, STEP_BYTES // PARTS,
-                  table, 0, steps, 4 * (sums + other * _SQUARE), 4 * SIDE, resume)  # fmt: skip
+                  table, 0, steps, 4 * (sums + other * SQUARE), 4 * SIDE, resume)  # fmt: skip
 
 
 @helper
@@ -201,7 +198,7 @@ def _cut(work, to, at, slot, pairs, by_pixel, steps, r, p):
 @helper
 def _finish(dw, work, slot, g, panel, p):
     """Adds the parts' sums of a passing panel, and writes them to dw."""
-    each = p.kept_panels * _SQUARE
+    each = p.kept_panels * SQUARE
     sums = p.sums_at + panel * each
     for part in range(1, p.parts):
         add_row(work, sums, work, sums + part * p.passing_panels * each, each)
@@ -213,7 +210,7 @@ def _finish(dw, work, slot, g, panel, p):
     start = g * (p.passing if p.by_filter else p.kept) * step(dw, 0) + panel * SIDE * row_step
     for other in range(p.kept_panels):
         columns = min(SIDE, p.kept - other * SIDE)
-        source, to = sums + other * _SQUARE, start + other * SIDE * column_step
+        source, to = sums + other * SQUARE, start + other * SIDE * column_step
         if column_step == 1:
             for i in range(rows):
                 copy_row(dw, to + i * row_step, work, source + i * SIDE, columns)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from .amx import DEPTH, PARTS, SIDE, STEP_BYTES, available, split_row
 from .amx_program import FLAGS, HALF, PRODUCT, TAPS, TURNED
+from .amx_squares import copy_rectangle
 from .jit import array, helper, int64, kernel, out, prange
-from .memory import load, step, store
+from .memory import step, store
 from .transposition import transpose
-from .vectors import copy_row, fill_row
+from .vectors import fill_row
 
 
 @kernel(lambda F: (out(F, 1), array(F, 6), array(int64, 4), int64, PRODUCT),
@@ -46,7 +47,8 @@ def _pack_half(work, scratch, w, places, g, panel, half, chunk, p):
             for tap in range(count):
                 t, r, s = _tap(w, tap0 + tap)
                 at = start + t * step(w, 3) + r * step(w, 4) + s * step(w, 5)
-                _rectangle(work, scratch + tap * HALF * DEPTH, w, at, rows, channels, p)
+                copy_rectangle(work, scratch + tap * HALF * DEPTH, w, at, step(w, 1), step(w, 2),
+                               rows, channels)  # fmt: skip
         for tap in range(count):
             place = _place(places, chunk, w, tap0 + tap)
             if place < 0:
@@ -99,22 +101,3 @@ def _turn_taps(work, scratch, w, start, rows, channels, taps, p):
     for tap in range(taps):
         transpose(work, scratch + tap * HALF * DEPTH, DEPTH, work, turned + tap * HALF, TURNED,
                   channels, rows, p.lanes)  # fmt: skip
-
-
-@helper
-def _rectangle(work, scratch, w, start, rows, channels, p):
-    """scratch[i, c] = one tap's weight of row i and channel c, read along the shorter stride."""
-    row, channel = step(w, 1), step(w, 2)
-    if channel == 1:
-        for i in range(rows):
-            copy_row(work, scratch + i * DEPTH, w, start + i * row, channels)
-    elif row == 1:
-        transpose(work, scratch, DEPTH, w, start, channel, channels, rows, p.lanes)
-    elif channel < row:
-        for i in range(rows):
-            for c in range(channels):
-                store(work, scratch + i * DEPTH + c, load(w, start + i * row + c * channel))
-    else:
-        for c in range(channels):
-            for i in range(rows):
-                store(work, scratch + i * DEPTH + c, load(w, start + i * row + c * channel))

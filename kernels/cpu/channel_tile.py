@@ -23,7 +23,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .strips import INT, PlaneEmitter
+from .strips import PlaneEmitter
 from .vectors import REGISTERS, VECTOR_BYTES, const, pointer
 
 #: Rows and columns of the window.
@@ -137,25 +137,11 @@ class Tile(PlaneEmitter):
     def _inside(self, start, rows, row_step, high, columns, column_step, wide):
         b = self.builder
         rows, columns = self.opaque(rows), self.opaque(columns)
-        for i, row in enumerate(self._chain(start, row_step, high)):
-            with b.if_then(self._bit(rows, i)):
-                for j, place in enumerate(self._chain(row, column_step, wide)):
-                    with b.if_then(self._bit(columns, j)):
+        for i, row in enumerate(self.chain(start, row_step, high)):
+            with b.if_then(self.bit(rows, i)):
+                for j, place in enumerate(self.chain(row, column_step, wide)):
+                    with b.if_then(self.bit(columns, j)):
                         yield i, j, place
-
-    def _chain(self, start, step, count):
-        """Pointers ``step`` apart, each known only from the one before: LLVM would compute them all
-        beforehand and keep them in memory."""
-        b = self.builder
-        place, step = b.ptrtoint(start, INT), b.mul(step, const(self.size))
-        for i in range(count):
-            yield b.inttoptr(place, start.type)
-            if i + 1 < count:
-                place = self.opaque(b.add(place, step))
-
-    def _bit(self, bits, number):
-        b = self.builder
-        return b.icmp_unsigned("!=", b.and_(bits, const(1 << number)), const(0))
 
     def _order(self, turn):
         """The vector of numbers by which this turn permutes lanes."""

@@ -103,7 +103,7 @@ class Kernel:
             self._builds[dtypes, parallel] = self._builds[variant, parallel] = dispatcher
             return dispatcher
 
-    def _entry(self, variant, parallel):
+    def entry(self, variant, parallel):
         """The compiled function itself: the dispatcher would only look for its one signature,
 
         at a microsecond for every NamedTuple among the arguments.
@@ -114,7 +114,7 @@ class Kernel:
 
     def __call__(self, variant, threads, *arguments):
         parallel = threads != 1 and may_share()
-        entry = self._entries.get((variant, parallel)) or self._entry(variant, parallel)
+        entry = self._entries.get((variant, parallel)) or self.entry(variant, parallel)
         if parallel:
             call_parallel(entry, threads, arguments)
         else:

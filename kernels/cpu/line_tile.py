@@ -97,7 +97,7 @@ class _Line(PlaneEmitter):
         every = b.icmp_unsigned("==", n.targets, const((1 << self.count) - 1))
         with b.if_else(every) as (whole, edge):
             with whole:
-                for at, place in enumerate(self._chain(y, n.target_step, self.count)):
+                for at, place in enumerate(self.chain(y, n.target_step, self.count)):
                     finish(place, at)
             with edge:
                 for at, place in self._inside(y, n.targets, n.target_step, self.count):
@@ -137,20 +137,9 @@ class _Line(PlaneEmitter):
     def _inside(self, start, bits, step, count):
         """(number, pointer) along the line; the loop is for those whose bit is set."""
         b, bits = self.builder, self.opaque(bits)
-        for at, place in enumerate(self._chain(start, step, count)):
-            is_set = b.icmp_unsigned("!=", b.and_(bits, const(1 << at)), const(0))
-            with b.if_then(is_set):
+        for at, place in enumerate(self.chain(start, step, count)):
+            with b.if_then(self.bit(bits, at)):
                 yield at, place
-
-    def _chain(self, start, step, count):
-        """Pointers ``step`` apart, each known only from the one before: LLVM would compute them all
-        beforehand and keep them in memory."""
-        b = self.builder
-        place, step = b.ptrtoint(start, INT), b.mul(step, const(self.size))
-        for i in range(count):
-            yield b.inttoptr(place, start.type)
-            if i + 1 < count:
-                place = self.opaque(b.add(place, step))
 
 
 class RowTile(_Line):
@@ -175,7 +164,7 @@ class RowTile(_Line):
     def _vector(self, x, w, y, source_mask, target_mask):
         def row(_, source, weights, sums):
             taps = [self.read(at, const(0), None)
-                    for at in self._chain(weights, self.n.tap_weights, self.taps)]  # fmt: skip
+                    for at in self.chain(weights, self.n.tap_weights, self.taps)]  # fmt: skip
             self._multiply(source, taps, sums, value, None)
 
         def value(place, _):
@@ -201,7 +190,7 @@ class ColumnTile(_Line):
 
         def row(index, source, weights, sums):
             taps = [self.splat(b.load(at))
-                    for at in self._chain(weights, n.tap_weights, self.taps)]  # fmt: skip
+                    for at in self.chain(weights, n.tap_weights, self.taps)]  # fmt: skip
             column = self.opaque(b.add(n.column, b.mul(index, n.spread)))
             masks = [self._seen(b.add(column, const(i * self.length)), 1)
                      for i in range(self.down)]  # fmt: skip

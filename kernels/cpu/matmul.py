@@ -115,8 +115,7 @@ def _bound(kernel, plan, dtype):
     """The kernel as a function of its arguments; of one thread it is the compiled one itself."""
     if plan.threads > 1:
         return partial(kernel, dtype, plan.threads)
-    (compiled,) = kernel.build(dtype, False).overloads.values()
-    return compiled.entry_point
+    return kernel.entry(dtype, False)
 
 
 def _scratch(workspace, dtype):

@@ -77,6 +77,21 @@ class PlaneEmitter(Emitter):
         kind = ir.FunctionType(INT, [INT])
         return self.builder.call(ir.InlineAsm(kind, "", "=r,0"), [value])
 
+    def chain(self, start, step, count):
+        """Pointers ``step`` apart, each known only from the one before: LLVM would compute them all
+        beforehand and keep them in memory."""
+        b = self.builder
+        place, step = b.ptrtoint(start, INT), b.mul(step, const(self.size))
+        for i in range(count):
+            yield b.inttoptr(place, start.type)
+            if i + 1 < count:
+                place = self.opaque(b.add(place, step))
+
+    def bit(self, bits, number):
+        """Is it set?"""
+        b = self.builder
+        return b.icmp_unsigned("!=", b.and_(bits, const(1 << number)), const(0))
+
     def rows_from(self, base, first, row_step, every, distances):
         """(distance, row number, pointer to the row) for each distance, in order."""
         b = self.builder

@@ -14,10 +14,10 @@ check returned with the settings under which it ran, so that another setting fin
 Only calls are kept whose arrays the kernels read as they are.  Everything else, and everything
 that was refused, is checked anew: errors are the same at every call.
 
-What is left of a small call then is making results and finding the kernel.  `settled(ready)` has
-that done beforehand too: ``settled(ready=...)`` names a function that is given what was found, the
-arrays and the options.  It may return a function of the arrays that is all of the call's body, or
-None; a kept call has it as ``call.at_once``.
+What is left of a small call then is making results and finding the kernel.  ``settled(ready=...)``
+has that done beforehand too, by a function that is given what was found, the arrays and the
+options.  It may return a function of the arrays that is all of the call's body, or None; a kept
+call has it as ``call.at_once``.
 """
 
 from __future__ import annotations
