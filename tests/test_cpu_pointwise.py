@@ -27,6 +27,9 @@ CASES = {
     "stride 2, channels for AMX": ((8, 96, 15, 27), 128, {"stride": 2}),
     "three axes, channels for AMX": ((2, 160, 4, 16, 17), 96, {"stride": (2, 1, 2)}),
     "few pixels": ((4, 40, 7, 7), 64, {}),
+    "long sums of small images": ((20, 600, 7, 7), 30, {}),
+    "groups of small images and stride 2": ((9, 48, 13, 14), 66, {"stride": 2, "groups": 2}),
+    "a stride and more terms than rows": ((2, 260, 25, 24), 40, {"stride": (2, 1)}),
     "small images for AMX": ((9, 160, 7, 7), 190, {}),
     "three small images for AMX": ((3, 256, 16, 8), 250, {"stride": (1, 2)}),
     "more terms than rows": ((3, 100, 13, 20), 16, {}),
@@ -70,7 +73,7 @@ def _given(case, dtype):
     dy, x, w, options = arrays(case, dtype)
     generator = np.random.default_rng(1)
     w = generator.standard_normal(w.shape).astype(dtype)
-    return dy, x, w, generator.standard_normal(300).astype(dtype), options
+    return dy, x, w, generator.standard_normal(600).astype(dtype), options
 
 
 @pytest.mark.parametrize("precision", ["standard", "strict"])
@@ -148,6 +151,25 @@ def test_runs_of_pixels_leave_numbers_that_tiles_cannot_take_to_vectors(name):
     w[3] = np.inf
     y = gr.conv(x, w, **options)
     assert not np.isfinite(y[:, 3]).any() and np.isfinite(np.delete(y, 3, axis=1)).all()
+
+
+@pytest.mark.parametrize("K, C, side", [(64, 40, 7), (250, 300, 14)])
+def test_small_images_are_columns_of_one_product(K, C, side):
+    generator = np.random.default_rng(2)
+    x, w = generator.standard_normal((9, C, side, side)), generator.standard_normal((K, C, 1, 1))
+    blocking = gr.plan("conv", x, w).blocking
+    assert blocking["product"] == "joined" and blocking["columns"] > side * side
+    right = gr.conv(x, w)
+    room = np.full((9, K + 2, side, side + 1), np.nan)
+    views = room[:, 1:-1, :, :side], np.full((9, K + 2, side, side), np.nan)[:, 1:-1]
+    for y in views:  # rows apart go another way, images apart do not
+        np.testing.assert_allclose(gr.conv(x, w, out=y), right, rtol=1e-13, atol=1e-12)
+    assert np.isnan(room[:, [0, -1]]).all() and np.isnan(room[..., side]).all()
+    x[4, 3, 2, 1] = np.inf
+    y = gr.conv(x, w)
+    assert not np.isfinite(y[4, :, 2, 1]).any()
+    y[4, :, 2, 1] = 0
+    assert np.isfinite(y).all()
 
 
 def test_few_channels_are_read_as_they_lie_whatever_the_distances_between_them():

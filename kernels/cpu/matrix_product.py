@@ -161,7 +161,7 @@ def _b_lies_right(b, rows, depth, p):
 
 
 @helper
-def _a_lies_right(a, columns, p):
+def a_lies_right(a, columns, p):
     """May the tile read a itself?"""
     if step(a, 2) == 1:
         return columns <= p.width or abs(step(a, 3)) * p.item <= 256
@@ -173,7 +173,7 @@ def _a_lies_right(a, columns, p):
 
 
 @helper
-def _asks_for_a(a, depth, p):
+def asks_for_a(a, depth, p):
     """(tiles that ask for the next panel of a, bytes from that to what the first one asks for,
 
     bytes from tile to tile, elements from step to step).
@@ -202,15 +202,15 @@ def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, colu
            next_a, next_b, b_stride, next_c, p):  # fmt: skip
     """A panel of a times every strip of b."""
     zero = work.dtype.type(0)
-    right = _a_lies_right(a, columns, p)
+    right = a_lies_right(a, columns, p)
     panel, a_step, a_row = address(a, a_at), step(a, 3), step(a, 2)
     if not right:
         if step(a, 2) == 1:
             copy_rows(zero, address(work, base), rows, panel, a_step, depth, rows)
         else:
-            _pack(work, base, rows, a, a_at, step(a, 3), step(a, 2), depth, rows, p.lanes)
+            pack(work, base, rows, a, a_at, step(a, 3), step(a, 2), depth, rows, p.lanes)
         panel, a_step, a_row = address(work, base), rows, 1
-    asks, first, apart, a_stride = _asks_for_a(a, depth, p)
+    asks, first, apart, a_stride = asks_for_a(a, depth, p)
     next_a += first
     asks_c = asks + (p.panel if p.asks_for_sums else 0)
     c_stride = (columns + depth - 1) // depth
@@ -251,12 +251,12 @@ def _pack_strips(work, to, b, start, depth, columns, p):
                          min(p.width, columns - j))  # fmt: skip
     else:
         for j in range(0, columns, p.width):
-            _pack(work, to + j * depth, p.width, b, start + j * step(b, 3), step(b, 2),
+            pack(work, to + j * depth, p.width, b, start + j * step(b, 3), step(b, 2),
                   step(b, 3), depth, min(p.width, columns - j), p.lanes)  # fmt: skip
 
 
 @helper
-def _pack(work, to, width, source, start, depth_step, step, depth, count, lanes):
+def pack(work, to, width, source, start, depth_step, step, depth, count, lanes):
     """work[to + l*width + i] = source[l, i], l < depth, i < count: either axis contiguous."""
     if step == 1:
         for at in range(depth):

@@ -28,8 +28,10 @@ from .vectors import ITEMSIZE, fill_row
 #: Bytes of a strip, beyond which L1 does not keep it while the rows pass by.
 STRIP_BYTES = 32 * 1024
 
-#: Weights, beyond which a packed product, whose blocks are used more often, is ahead.
+#: Weights, beyond which a packed product, whose blocks are used more often, is ahead, and bytes of
+#: them where panels of w pass along strips.
 MOST_WEIGHTS = 128 * 128
+MOST_BYTES = 64 * 1024
 
 #: Bytes of a block of x that stays in L2.
 BLOCK_BYTES = 256 * 1024
@@ -61,9 +63,10 @@ class Program:
 
 def serves(rows, terms, pixels, dtype) -> bool:
     """Is there little to compute for what is read and written, in strips that L1 keeps?"""
-    strip = terms * COLUMNS[dtype] * ITEMSIZE[dtype]
-    return (pixels >= 4 * COLUMNS[dtype] and strip <= STRIP_BYTES
-            and rows * terms <= MOST_WEIGHTS)  # fmt: skip
+    strip, weights = terms * COLUMNS[dtype] * ITEMSIZE[dtype], rows * terms
+    few = terms > rows or weights * ITEMSIZE[dtype] <= MOST_BYTES
+    return (pixels >= 4 * COLUMNS[dtype] and strip <= STRIP_BYTES and weights <= MOST_WEIGHTS
+            and few)  # fmt: skip
 
 
 def build(rows, terms, dtype, threads) -> Program:

@@ -16,7 +16,15 @@ from math import prod
 
 import numpy as np
 
-from . import amx_pointwise, amx_pointwise_dw, columns, matmul, pixel_rows, pixel_strips
+from . import (
+    amx_pointwise,
+    amx_pointwise_dw,
+    columns,
+    joined_product,
+    matmul,
+    pixel_rows,
+    pixel_strips,
+)
 from .implicit_gemm import in_one_row
 from .jit import array, inlined, kernel, out, prange, triple
 from .memory import load, step, store
@@ -74,6 +82,8 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     served = None
     if _has_runs(program, amx_pointwise) and not _channels_last(target):
         served = amx_pointwise.run(target, u, w[0, :, :, 0, 0, 0], bias, program.images, workspace)
+    if _has_runs(program, joined_product) and not (_channels_last(target) and _channels_last(u)):
+        served = _joined(target, u, w, bias, plan, workspace)
     if served is None:
         source = u if back else _without_stride(u, plan, workspace)
         served = _products(target, source, w, bias, program, workspace)
@@ -97,6 +107,16 @@ def _products(v, u, w, bias, program, workspace) -> bool:
         weights = np.broadcast_to(weights, (len(target), 1, *weights.shape))
         if not matmul.product(inner, target, weights, source[:, None], biases[:, None], workspace):
             return False
+    return True
+
+
+def _joined(v, u, w, bias, plan, workspace):
+    """One product of each group with the pixels of all images; None if these lie otherwise."""
+    for g, (target, source) in enumerate(_groups(len(w), v, u)):
+        weights, biases = w[g, :, :, 0, 0, 0], bias[g * w.shape[1] : (g + 1) * w.shape[1]]
+        if not joined_product.run(target, source, weights, biases, plan.program.images.program,
+                                  plan.threads, workspace):  # fmt: skip
+            return None
     return True
 
 
@@ -132,7 +152,7 @@ def _groups(count, *matrices):
 
 
 def _has_runs(program, driver) -> bool:
-    """Do runs of pixels on AMX tiles serve the images?  They take the stride out on the way."""
+    """Does a driver serve the images that takes pixels where they lie, and the stride out of them?"""
     return program.images is not None and isinstance(program.images.program, driver.Program)
 
 
@@ -157,8 +177,10 @@ def _matrices(one, other, program):
     if program.images is None or not lying:
         return None, None, None
     images = program.images
-    if isinstance(images.program, amx_pointwise.Program):
+    if isinstance(images.program, (amx_pointwise.Program, joined_product.Program)):
         images = images.otherwise()
+    if images is None:
+        return None, None, None
     return images, *(image[:, :, 0, 0] for image in pair)
 
 

@@ -7,7 +7,15 @@ from functools import partial
 
 from gradroute.geometry import MatmulGeometry
 
-from . import amx_matmul, amx_pointwise, amx_pointwise_dw, pixel_rows, pixel_strips, pointwise
+from . import (
+    amx_matmul,
+    amx_pointwise,
+    amx_pointwise_dw,
+    joined_product,
+    pixel_rows,
+    pixel_strips,
+    pointwise,
+)
 from .matmul_plans import amx_plan, matmul_plan
 from .vectors import ITEMSIZE
 
@@ -17,6 +25,12 @@ STRIPS_BELOW = 80_000_000
 
 #: Below this many pixels in all they do not pay for cutting the weights.
 ALONE = 512
+
+#: Pixels of an image, below which several of them together fill tiles better than each alone.
+JOINED_BELOW = 256
+
+#: Fewer pixels of an image, of fewer channels, take longer to bring together than to multiply.
+SHORT, FEW = 32, 64
 
 
 def pointwise_plan(made, g, dtype, settings, again, tiles):
@@ -61,7 +75,8 @@ def _images(made, g, dtype, settings, tiles):
     product = MatmulGeometry(g.batch, 1, rows, g.out_plane, channels)
     strips = pixel_strips.serves(rows, channels, g.out_plane, dtype)
     stride = g.stride if made.operation == "conv_forward" else (1, 1, 1)
-    few = strips and g.multiply_adds < STRIPS_BELOW and stride == (1, 1, 1)
+    strided = stride != (1, 1, 1)
+    few = strips and g.multiply_adds < STRIPS_BELOW and not strided
     lone = g.batch * g.out_plane < ALONE and g.out_plane >= pointwise.LEAST_PIXELS
     if tiles and amx_matmul.serves_images(g) and not (few or lone):
         built = amx_matmul.build(g.batch, rows, g.out_plane, channels, made.threads,
@@ -71,11 +86,29 @@ def _images(made, g, dtype, settings, tiles):
             return found
         runs = amx_pointwise.build(g, rows, channels, stride, made.threads)
         # several small images fill tiles together
-        return _runs(found, runs) if stride != (1, 1, 1) or runs.runs.images > 1 else found
-    if g.out_plane < pointwise.LEAST_PIXELS:
-        return None
-    packed = matmul_plan(made, product, dtype, vectors)
-    return _strips(packed, rows, channels, dtype) if strips else packed
+        return _runs(found, runs) if strided or runs.runs.images > 1 else found
+    small = g.out_plane < pointwise.LEAST_PIXELS
+    packed = None if small else matmul_plan(made, product, dtype, vectors)
+    if strips and not small:
+        return _strips(packed, rows, channels, dtype)
+    if g.out_plane < SHORT and min(rows, channels) < FEW:
+        return packed
+    several = g.batch > 1 and g.out_plane < JOINED_BELOW
+    if joined_product.serves(channels) and (small or several or strided and rows <= channels):
+        return _joined(made, packed, g, rows, channels, stride, dtype)
+    return packed
+
+
+def _joined(made, packed, g, rows, channels, stride, dtype):
+    """One product with the pixels of all images; ``packed`` serves those that lie otherwise."""
+    built = joined_product.build(g.batch, rows, channels, g.out_plane, stride,
+                                 made.operation == "conv_dx", dtype, made.threads)  # fmt: skip
+    p, size = built.layout, built.size * ITEMSIZE[dtype]
+    blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk,
+                "depth": p.depth}  # fmt: skip
+    least = packed.workspace_bytes if packed else 0
+    return replace(made, algorithm="joined", workspace_bytes=max(size, least), blocking=blocking,
+                   program=built, otherwise=lambda: packed)  # fmt: skip
 
 
 def _rows(packed, g, rows, channels, dtype):
