@@ -127,8 +127,7 @@ def _products(v, u, w, bias, program, workspace) -> bool:
 def reduce(dw, db, dy, x, plan, workspace) -> bool:
     """dw from dy and x, and db of dy if it has elements; False as `convolve`."""
     program = plan.program
-    in_rows = not program.strided and _channels_last(dy) and _channels_last(x)
-    if _has_runs(program, amx_pointwise_dw) and not in_rows:
+    if _has_runs(program, amx_pointwise_dw):
         return amx_pointwise_dw.run(dw, db, dy, x, program.images, workspace)
     inner, dys, xs = _matrices(dy, _without_stride(x, plan, workspace), program)
     if inner is None:
