@@ -171,8 +171,9 @@ def _panel(work, base, sums, a, a_at, k, rows, columns, depth, resume, next_a, p
     b = base + p.b_at + k * strips * p.width
     for strip in range(strips):
         ahead, stride = (next_a + strip * apart, a_stride) if strip < asks else (next_a, 0)
-        strided_tile(zero, rows, panel, a_step, a_row, address(work, b), p.width, depth,
-                     address(work, sums + strip * p.width), p.columns, resume, ahead, stride)  # fmt: skip
+        strided_tile(zero, rows, min(p.width, columns - strip * p.width), panel, a_step, a_row,
+                     address(work, b), p.width, depth, address(work, sums + strip * p.width),
+                     p.columns, resume, ahead, stride)  # fmt: skip
         b += p.width * depth
 
 
