@@ -114,7 +114,7 @@ def run(v, u, w, bias, program, threads, workspace) -> bool:
 
 @kernel(lambda F: (out(F, 5), array(F, 5), array(F, 4), array(F, 1), out(F, 1), PLACES, LAYOUT))
 def product(y, x, a, bias, work, places, p):
-    """y (N, I, 1, 1, pixels) = a (1, 1, I, L) @ the pixels of x that ``places`` names, plus bias."""
+    """y (N, I, 1, 1, pixels) = a (1, 1, I, L) @ the pixels of x that ``places`` names, + bias."""
     runs = (y.shape[0] * y.shape[4] + p.columns - 1) // p.columns
     tasks = runs * p.splits
     for slot in prange(p.slots):

@@ -6,7 +6,8 @@ last the whole batch is one such matrix, of N * P pixels along its columns.  On 
     y = w @ x  (K, C) @ (C, P)        dx = w^T @ dy        dw = sum of dy @ x^T over the matrices
 
 A stride is taken out of x before, or put back into dx afterwards.  Groups are products one after
-the other.
+the other.  Small images are one product too, whose columns are brought together (joined_product.py),
+and images of one pixel are rows of a matrix.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Program:
     shape: tuple[int, ...]  # of x or dx without the stride
     at: int  # of the pixels without the stride in the workspace, in bytes
     size: int  # of the workspace, in bytes
+    lone: bool  # have images one pixel, and batches are matrices (N, C)?
 
     @property
     def strided(self) -> bool:
@@ -57,10 +59,15 @@ class Program:
 
 
 def serves(g) -> bool:
-    """Is this a window of 1 without padding, of channels and pixels enough?"""
+    """Is this a window of 1 without padding, of channels and pixels enough?
+
+    Images of one pixel are rows of a matrix, of any size, in either layout.
+    """
     channels = min(g.in_channels, g.out_channels) // g.groups
-    return (g.taps == 1 and not any((*g.before, *g.after)) and channels >= LEAST_CHANNELS
-            and g.batch * g.out_plane >= LEAST_BATCH)  # fmt: skip
+    if g.taps > 1 or any((*g.before, *g.after)):
+        return False
+    enough = channels >= LEAST_CHANNELS and g.batch * g.out_plane >= LEAST_BATCH
+    return enough or of_one_pixel(g)
 
 
 def build(g, images, batch, itemsize) -> Program:
@@ -69,7 +76,12 @@ def build(g, images, batch, itemsize) -> Program:
     at = -(-inner // 64) * 64
     shape = (g.batch, g.in_channels, 1, 1, g.out_plane)
     size = at + (prod(shape) * itemsize if g.stride != (1, 1, 1) else 0)
-    return Program(images, batch, g.stride, shape, at, size)
+    return Program(images, batch, g.stride, shape, at, size, of_one_pixel(g))
+
+
+def of_one_pixel(g) -> bool:
+    """Are images one pixel of one group?"""
+    return g.plane == 1 and g.groups == 1
 
 
 def convolve(v, u, w, bias, plan, workspace) -> bool:
@@ -78,6 +90,10 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     False, and v is to be computed otherwise, if the arrays lie otherwise, or the product says so.
     """
     program = plan.program
+    if program.lone:
+        y, x = v[None, :, :, 0, 0, 0], u[None, None, :, :, 0, 0, 0]
+        factor = w[:, None, :, :, 0, 0, 0].swapaxes(2, 3)
+        return matmul.product(program.batch, y, x, factor, bias[None], workspace)
     back = program.strided and plan.operation == "conv_dx"  # does v get the stride?
     target = _thin(v, program, workspace) if back else v
     served = None
@@ -140,6 +156,8 @@ def _joined(v, u, w, bias, plan, workspace):
 def reduce(dw, db, dy, x, plan, workspace) -> bool:
     """dw from dy and x, and db of dy if it has elements; False as `convolve`."""
     program = plan.program
+    if program.lone:
+        return _reduce_lone(dw, db, dy, x, plan, workspace)
     if _has_runs(program, amx_pointwise_dw):
         return amx_pointwise_dw.run(dw, db, dy, x, program.images, workspace)
     inner, dys, xs = _matrices(dy, _without_stride(x, plan, workspace), program)
@@ -160,6 +178,16 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
     return True
 
 
+def _reduce_lone(dw, db, dy, x, plan, workspace):
+    left, right = (image[None, None, :, :, 0, 0, 0] for image in (dy, x))
+    if not matmul.product(plan.program.batch, dw[None, :, :, 0, 0, 0], left.swapaxes(2, 3), right,
+                          matmul.NO_BIASES[dw.dtype], workspace):  # fmt: skip
+        return False
+    if db.size:
+        columns.bias_gradient(db.dtype, plan.threads, db, dy)
+    return True
+
+
 def _groups(count, *matrices):
     """What of each matrix (n, channels, P) is a group's."""
     sizes = [matrix.shape[1] // count for matrix in matrices]
@@ -168,7 +196,7 @@ def _groups(count, *matrices):
 
 
 def _has_runs(program, driver) -> bool:
-    """Does a driver serve the images that takes pixels where they lie, and the stride out of them?"""
+    """Does a driver serve the images that takes a stride out on the way?"""
     return program.images is not None and isinstance(program.images.program, driver.Program)
 
 

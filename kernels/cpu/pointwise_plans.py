@@ -12,6 +12,7 @@ from . import (
     amx_pointwise,
     amx_pointwise_dw,
     joined_product,
+    matrix_vector,
     pixel_rows,
     pixel_strips,
     pointwise,
@@ -26,9 +27,6 @@ STRIPS_BELOW = 80_000_000
 #: Below this many pixels in all they do not pay for cutting the weights.
 ALONE = 512
 
-#: Pixels of an image, below which several of them together fill tiles better than each alone.
-JOINED_BELOW = 256
-
 #: Fewer pixels of an image, of fewer channels, take longer to bring together than to multiply.
 SHORT, FEW = 32, 64
 
@@ -38,7 +36,9 @@ def pointwise_plan(made, g, dtype, settings, again, tiles):
 
     ``tiles``: do the channels fill AMX tiles?  Arguments else as in conv_plans.py.
     """
-    images = _images(made, g, dtype, settings, tiles)
+    lone = pointwise.of_one_pixel(g)
+    g = replace(g, stride=(1, 1, 1)) if lone else g
+    images = None if lone else _images(made, g, dtype, settings, tiles)
     batch = _batch(made, g, dtype, settings)
     built = pointwise.build(g, images, batch, ITEMSIZE[dtype])
     shown = images or batch
@@ -58,7 +58,11 @@ def _batch(made, g, dtype, settings):
     product = MatmulGeometry(1, 1, rows, pixels, channels)
     if made.operation == "conv_dw":
         product = MatmulGeometry(1, 1, rows, channels, pixels)
-    return matmul_plan(made, product, dtype, _unlimited(settings))
+    elif pointwise.of_one_pixel(g):  # their channels lie side by side: rows of a matrix
+        product = MatmulGeometry(1, 1, pixels, rows, channels)
+    unlimited = _unlimited(settings)
+    return (matrix_vector.plan(made, product, dtype, unlimited)
+            or matmul_plan(made, product, dtype, unlimited))  # fmt: skip
 
 
 def _images(made, g, dtype, settings, tiles):
@@ -93,8 +97,7 @@ def _images(made, g, dtype, settings, tiles):
         return _strips(packed, rows, channels, dtype)
     if g.out_plane < SHORT and min(rows, channels) < FEW:
         return packed
-    several = g.batch > 1 and g.out_plane < JOINED_BELOW
-    if joined_product.serves(channels) and (small or several or strided and rows <= channels):
+    if joined_product.serves(channels) and (small or strided and rows <= channels):
         return _joined(made, packed, g, rows, channels, stride, dtype)
     return packed
 
