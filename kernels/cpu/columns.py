@@ -52,10 +52,14 @@ def col2im(x, cols, stride, before, dilation):
     for task in prange(N * C):
         plane = task // C * step(x, 0) + task % C * step(x, 1)
         columns = task // C * step(cols, 0) + task % C * step(cols, 1)
+        beside = step(x, 4) == stride[2] == step(cols, 7) == 1
         for row in range(D * H):
+            at = plane + row // H * step(x, 2) + row % H * step(x, 3)
+            if step(x, 4) == 1:
+                fill_row(x, at, x.dtype.type(0), W)
+                continue
             for i in range(W):
-                at = plane + row // H * step(x, 2) + row % H * step(x, 3) + i * step(x, 4)
-                store(x, at, x.dtype.type(0))
+                store(x, at + i * step(x, 4), x.dtype.type(0))
         for tap in range(T * R * S):
             t, r, s = tap // (R * S), tap // S % R, tap % S
             source = columns + t * step(cols, 2) + r * step(cols, 3) + s * step(cols, 4)
@@ -68,6 +72,9 @@ def col2im(x, cols, stride, before, dilation):
                     if 0 <= d < D and 0 <= h < H:
                         at = plane + d * step(x, 2) + h * step(x, 3) + offset * step(x, 4)
                         row = source + z * step(cols, 5) + p * step(cols, 6)
+                        if beside:
+                            add_row(x, at + first, cols, row + first, end - first)
+                            continue
                         for q in range(first, end):
                             i = at + q * stride[2] * step(x, 4)
                             store(x, i, load(x, i) + load(cols, row + q * step(cols, 7)))

@@ -17,6 +17,7 @@ from . import (
     pixel_dw,
     plans,
     pointwise,
+    scattered_taps,
     weight_gradient,
     winograd,
     winograd_dw,
@@ -26,7 +27,8 @@ from .matmul import NO_BIAS
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
              "patches": patches.convolve, "pixel_major": pixel_conv.run,
-             "pointwise": pointwise.convolve, "winograd": winograd.run}  # fmt: skip
+             "pointwise": pointwise.convolve, "scattered_taps": scattered_taps.run,
+             "winograd": winograd.run}  # fmt: skip
 _REDUCE = {"amx": amx_dw.run, "depthwise": depthwise.dw, "implicit_gemm": weight_gradient.run,
            "patches": patches.reduce, "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
            "winograd": winograd_dw.run}  # fmt: skip

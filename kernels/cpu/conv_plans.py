@@ -24,6 +24,7 @@ from . import (
     pixel_dw,
     pointwise,
     regions,
+    scattered_taps,
     weight_gradient,
     winograd_dw,
     winograd_program,
@@ -74,7 +75,7 @@ def _plan(made, g, dtype, settings, again, tiled, without):
         for algorithm, serves, build in _CHOICES:
             if algorithm != without and serves(operation, g, dtype, settings):
                 found = build(made, g, dtype, settings, again)
-                if affords(settings, found.workspace_bytes):
+                if found is not None and affords(settings, found.workspace_bytes):
                     return found
         if operation == "conv_dw":
             general = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
@@ -134,6 +135,25 @@ def _patches(made, g, dtype, settings, again):
     return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
                    blocking={"images": built.shape[0], **first.blocking},
                    otherwise=first.otherwise)  # fmt: skip
+
+
+def _scattered_serves(operation, g, dtype, settings) -> bool:
+    return operation == "conv_dx" and scattered_taps.serves(g)
+
+
+def _scattered(made, g, dtype, settings, again):
+    """None where the taps of an image are too many."""
+    def product(seen):
+        tiles = _amx_serves(made.operation, seen, dtype, settings)
+        return pointwise_plan(made, seen, dtype, settings, again, tiles)
+
+    built = scattered_taps.build(g, dtype, product, BUFFER_BYTES)
+    if built is None:
+        return None
+    first = built.products[0]
+    return replace(made, algorithm="scattered_taps", workspace_bytes=built.size, program=built,
+                   blocking={"images": first[1], **first[2].blocking},
+                   otherwise=partial(again, settings, "scattered_taps"))  # fmt: skip
 
 
 def _winograd_serves(operation, g, dtype, settings) -> bool:
@@ -228,6 +248,7 @@ def _cheapest(programs, tiles):
 _CHOICES = (
     ("pointwise", _pointwise_serves, _pointwise),
     ("patches", _patches_serves, _patches),
+    ("scattered_taps", _scattered_serves, _scattered),
     ("winograd", _winograd_serves, _winograd),
     ("amx", _amx_serves, _amx),
 )

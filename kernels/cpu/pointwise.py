@@ -6,8 +6,8 @@ last the whole batch is one such matrix, of N * P pixels along its columns.  On 
     y = w @ x  (K, C) @ (C, P)        dx = w^T @ dy        dw = sum of dy @ x^T over the matrices
 
 A stride is taken out of x before, or put back into dx afterwards.  Groups are products one after
-the other.  Small images are one product too, whose columns are brought together (joined_product.py),
-and images of one pixel are rows of a matrix.
+the other.  Small images are one product too, whose columns are brought together
+(joined_product.py), and images of one pixel are rows of a matrix.
 """
 
 from __future__ import annotations
