@@ -3,13 +3,15 @@
     y[n] = w @ x[n] + bias        (I, L) @ (L, pixels)
 
 Nothing is packed: the register tile reads a strip of pixels, one tile wide, from each channel of
-the image, and asks for a later strip meanwhile.  Which comes first is decided by what is larger:
+the image.  A panel of w passes along the strips of a block, which stay in L2, so that y is written
+row by row, some pages at a time.  Meanwhile the tiles ask for the next block, one line a step:
+channel by channel, each a run of lines, as the processor's own prefetching follows few streams, and
+one line each of 64 channels are 64.
 
-- more terms than rows: the strip stays in L1 while all rows of w pass by, and x is read once;
-- more rows: a panel of w passes along the strips of a block, which stay in L2, so that y is written
-  row by row, some pages at a time.
-
-The last strip of an image ends with its last pixel, and computes some pixels again.
+Strips begin where cache lines of x do, if those of all channels begin at the same pixels: a vector
+that crosses from one line to the next takes two loads, and there are more of them than stores.  An
+image's first strip begins with its first pixel, its last one ends with the last, and they compute
+some pixels again.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from typing import NamedTuple
 from numba import types
 
 from .jit import array, helper, int64, kernel, out, prange
+from .matrix_product import pack
 from .memory import load, step
 from .microkernel import COLUMNS, ROWS
-from .strided_tile import address, strided_tile
-from .vectors import ITEMSIZE, fill_row
+from .strided_tile import address, panel_tile
+from .vectors import ITEMSIZE, LANES, fill_row
 
 #: Bytes of a strip, beyond which L1 does not keep it while the rows pass by.
 STRIP_BYTES = 32 * 1024
@@ -31,11 +34,11 @@ STRIP_BYTES = 32 * 1024
 #: Weights, beyond which a packed product, whose blocks are used more often, is ahead.
 MOST_WEIGHTS = 128 * 128
 
-#: Bytes of a block of x that stays in L2.
-BLOCK_BYTES = 256 * 1024
+#: Bytes of a block of x: it stays in L2 beside the next one.
+BLOCK_BYTES = 128 * 1024
 
-#: Strips ahead of the one that is multiplied, of which memory is asked for.
-AHEAD = 4
+#: Strips of a block at most, a power of two.
+MOST_STRIPS = 16
 
 LINE = 64
 
@@ -47,7 +50,8 @@ class Blocking(NamedTuple):
     width: int
     item: int  # bytes of an element
     block: int  # strips that a panel of w passes along
-    by_strip: int  # or do all panels pass by each strip?
+    lines: int  # of each channel that the tiles of a block ask for, a power of two
+    lanes: int
     slots: int  # shares of the strips, a thread each
 
 
@@ -57,6 +61,7 @@ BLOCKING = types.NamedUniTuple(int64, len(Blocking._fields), Blocking)
 @dataclass(frozen=True)
 class Program:
     blocking: Blocking
+    size: int  # of the workspace, in elements: the weights, panel by panel
 
 
 def serves(rows, terms, pixels, dtype) -> bool:
@@ -69,8 +74,12 @@ def serves(rows, terms, pixels, dtype) -> bool:
 def build(rows, terms, dtype, threads) -> Program:
     item, width = ITEMSIZE[dtype], COLUMNS[dtype]
     panel = -(-rows // -(-rows // ROWS))
-    block = max(1, min(32, BLOCK_BYTES // (terms * width * item)))
-    return Program(Blocking(panel, width, item, block, int(terms > rows), threads))
+    block = MOST_STRIPS
+    while block > 1 and block * terms * width * item > BLOCK_BYTES:
+        block //= 2
+    lines = max(1, block * width * item // LINE)
+    blocking = Blocking(panel, width, item, block, lines, LANES[dtype], threads)
+    return Program(blocking, -(-rows // panel) * panel * terms)
 
 
 def fits(y, b) -> bool:
@@ -78,56 +87,74 @@ def fits(y, b) -> bool:
     return y.strides[2] == y.itemsize == b.strides[2]
 
 
-def run(y, a, b, bias, plan):
+def run(y, a, b, bias, plan, workspace):
     """y (N, I, J) = a (I, L) @ b (N, L, J) + bias (I, or none)."""
-    product(y.dtype, plan.threads, y, a, b, bias, plan.program.blocking)
+    work = workspace.view(y.dtype)[: plan.program.size]
+    product(y.dtype, plan.threads, y, a, b, bias, work, plan.program.blocking)
 
 
-@kernel(lambda F: (out(F, 3), array(F, 2), array(F, 3), array(F, 1), BLOCKING))
-def product(y, a, b, bias, p):
-    """Threads share the whole strips of all images; an image's last one is with what follows it."""
-    strips = y.shape[0] * (y.shape[2] // p.width)
+@kernel(lambda F: (out(F, 3), array(F, 2), array(F, 3), array(F, 1), out(F, 1), BLOCKING))
+def product(y, a, b, bias, work, p):
+    """Threads share the strips of all images."""
+    L = b.shape[1]
+    for i in range(0, y.shape[1], p.panel):
+        pack(work, i * L, p.panel, a, i * step(a, 0), step(a, 1), step(a, 0), L,
+             min(p.panel, y.shape[1] - i), p.lanes)  # fmt: skip
+    shift = _shift(b, p)
+    strips = (y.shape[2] + shift + p.width - 1) // p.width
+    total = y.shape[0] * strips
     for slot in prange(p.slots):
-        _share(y, a, b, bias, slot * strips // p.slots, (slot + 1) * strips // p.slots, p)
+        at, end = slot * total // p.slots, (slot + 1) * total // p.slots
+        _share(y, b, bias, work, at, end, strips, shift, p)
 
 
 @helper
-def _share(y, a, b, bias, at, end, p):
+def _shift(b, p):
+    """How many pixels lie in the line in which every channel begins; 0 if they differ."""
+    line = LINE // p.item
+    if b.shape[1] <= 32 or step(b, 0) % line or step(b, 1) % line:
+        return 0
+    return address(b, 0) % LINE // p.item
+
+
+@helper
+def _start(strip, shift, pixels, p):
+    """The first pixel of a strip."""
+    return max(0, min(strip * p.width - shift, pixels - p.width))
+
+
+@helper
+def _share(y, b, bias, work, at, end, strips, shift, p):
     """Strips ``at`` to ``end`` of all images, a block at a time."""
-    strips = y.shape[2] // p.width
     while at < end:
         n, first = at // strips, at % strips
-        count = min(p.block, strips - first, end - at)
-        _block(y, a, b, bias, n, first, count, p)
-        at += count
+        last = min(first + p.block, strips, first + end - at)
+        at += last - first
+        later = at if at < end else at - 1  # the last block has nothing to ask for
+        ahead = later // strips * step(b, 0) + _start(later % strips, shift, y.shape[2], p)
+        asked = 0  # lines
+        for i in range(0, y.shape[1], p.panel):
+            for strip in range(first, last):
+                j = _start(strip, shift, y.shape[2], p)
+                _tile(y, b, bias, work, n, i, j, ahead, asked, p)
+                asked += b.shape[1]
 
 
 @helper
-def _block(y, a, b, bias, n, first, count, p):
-    """Some strips of one image."""
-    I, J = y.shape[1:]
-    rest = int(J % p.width > 0 and first + count == J // p.width)
-    if p.by_strip:
-        for strip in range(first, first + count + rest):
-            for i in range(0, I, p.panel):
-                _tile(y, a, b, bias, n, i, strip, i // p.panel % 2, p)
-    else:
-        for i in range(0, I, p.panel):
-            for strip in range(first, first + count + rest):
-                _tile(y, a, b, bias, n, i, strip, 0, p)
-
-
-@helper
-def _tile(y, a, b, bias, n, i, strip, line, p):
-    """A panel of w times a strip.  It asks for a line of each channel of a later strip."""
-    J, L = b.shape[2], b.shape[1]
-    j = min(strip * p.width, J - p.width)
+def _tile(y, b, bias, work, n, i, j, ahead, asked, p):
+    """A panel of w times the strip from pixel ``j`` on; asks for some of the block at ``ahead``."""
+    L = b.shape[1]
     rows = min(p.panel, y.shape[1] - i)
     to = n * step(y, 0) + i * step(y, 1) + j
     if bias.size:
         for row in range(rows):
             fill_row(y, to + row * step(y, 1), load(bias, (i + row) * step(bias, 0)), p.width)
-    source = address(b, n * step(b, 0) + j)
-    strided_tile(y.dtype.type(0), rows, address(a, i * step(a, 0)), step(a, 1), step(a, 0),
-                 source, step(b, 1), L, address(y, to), step(y, 1), int(bias.size > 0),
-                 source + AHEAD * p.width * p.item + line * LINE, step(b, 1))  # fmt: skip
+    source, line = address(b, n * step(b, 0) + j), LINE // p.item
+    channel, place = asked // p.lines, asked % p.lines
+    fetched, stride, jump = source, 0, 0  # nothing, if all lines were asked for
+    if channel < L:
+        fetched = address(b, ahead + channel * step(b, 1) + place * line)
+        stride, jump = line, step(b, 1) - (p.lines - 1) * line
+    panel_tile(y.dtype.type(0), rows, address(work, i * L), p.panel, source, step(b, 1), L,
+               address(y, to), step(y, 1), int(bias.size > 0), fetched, stride, p.lines, place,
+               jump)  # fmt: skip

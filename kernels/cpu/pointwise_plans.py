@@ -101,9 +101,10 @@ def _strips(packed, rows, channels, dtype):
     """``packed`` serves images whose pixels do not lie side by side."""
     built = pixel_strips.build(rows, channels, dtype, packed.threads)
     p = built.blocking
-    blocking = {"panel": p.panel, "columns": p.width, "strips": 1 if p.by_strip else p.block}
-    return replace(packed, algorithm="strips", blocking=blocking, program=built,
-                   otherwise=lambda: packed)  # fmt: skip
+    blocking = {"panel": p.panel, "columns": p.width, "strips": p.block}
+    size = max(built.size * ITEMSIZE[dtype], packed.workspace_bytes)
+    return replace(packed, algorithm="strips", workspace_bytes=size, blocking=blocking,
+                   program=built, otherwise=lambda: packed)  # fmt: skip
 
 
 def _product_channels(made, g):

@@ -24,7 +24,7 @@ SHARED = 3
 class _StridedTile(Tile):
     """Emits the tile for one number of rows into the function being built."""
 
-    def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride):
+    def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, runs):
         build = self.builder
         zero = ir.Constant(self.vector, [0.0] * self.lanes)
         with build.if_else(resume) as (resumed, fresh):
@@ -40,8 +40,8 @@ class _StridedTile(Tile):
             phi.add_incoming(zero, fresh_at)
             first.append(phi)
         heads = [build.gep(a, [build.mul(a_row, const(i))]) for i in range(0, self.rows, SHARED)]
-        last = self._sum(first, depth, (b, ahead, *heads),
-                         (b_step, stride, *[a_step] * len(heads)), a_row)  # fmt: skip
+        last = self._sum(first, depth, (b, *heads), (b_step, *[a_step] * len(heads)), a_row,
+                         ahead, runs)  # fmt: skip
         for value, (i, j) in zip(last, self.cells()):
             self._write(value, c, ldc, i, j)
 
@@ -52,10 +52,19 @@ class _StridedTile(Tile):
         function = cgutils.get_or_insert_function(build.module, kind, "llvm.prefetch.p0")
         build.call(function, [at, i32(0), i32(2), i32(1)])
 
-    def _sum(self, first, depth, starts, steps, a_row):
-        """The accumulators after the last step; ``starts`` move by ``steps``: B, what to fetch,
+    def _after(self, fetched, k, stride, run=None, place=None, jump=None):
+        """What to fetch next."""
+        build = self.builder
+        if run is not None:
+            last = build.sub(run, const(1))
+            ends = build.icmp_signed("==", build.and_(build.add(k, place), last), last)
+            stride = build.select(ends, jump, stride)
+        return build.gep(fetched, [stride])
 
-        A's heads.
+    def _sum(self, first, depth, starts, steps, a_row, ahead, runs):
+        """The accumulators after the last step; ``starts`` move by ``steps``: B, A's heads.
+
+        ``runs`` is what `_after` takes.
         """
         build = self.builder
         twice = build.mul(a_row, const(2))
@@ -65,21 +74,23 @@ class _StridedTile(Tile):
         build.position_at_end(body)
         k = build.phi(const(0).type)
         pointers = [build.phi(start.type) for start in starts]
+        fetched = build.phi(ahead.type)
         sums = [build.phi(self.vector) for _ in first]
-        self._fetch(pointers[1])
+        self._fetch(fetched)
         columns = [build.load(self._column(pointers[0], j), align=self.size)
                    for j in range(VECTORS)]  # fmt: skip
         after = []
         for i in range(self.rows):  # each factor just before its use, or they fill the registers
-            head = pointers[2 + i // SHARED]
+            head = pointers[1 + i // SHARED]
             behind = (const(0), a_row, twice)[i % SHARED]
             factor = self.broadcast(build.gep(head, [behind]), 0)
             for j in range(VECTORS):
                 after.append(build.call(self.fma, [factor, columns[j], sums[i * VECTORS + j]]))
         following = build.add(k, const(1))
         moved = [build.gep(phi, [step]) for phi, step in zip(pointers, steps)]
-        for phi, initial, next_value in ((k, const(0), following), *zip(pointers, starts, moved),
-                                         *zip(sums, first, after)):  # fmt: skip
+        next_fetch = self._after(fetched, k, *runs)
+        for phi, initial, next_value in ((k, const(0), following), (fetched, ahead, next_fetch),
+                                         *zip(pointers, starts, moved), *zip(sums, first, after)):
             phi.add_incoming(initial, before)
             phi.add_incoming(next_value, body)
         build.cbranch(build.icmp_signed("<", following, depth), body, done)
@@ -125,27 +136,41 @@ def copy_rows(typing, zero, target, target_step, source, source_step, rows, coun
     return types.void(zero, *[types.intp] * 6), generate
 
 
-@intrinsic
-def _strided(typing, zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride):
-    """A switch over ``rows`` with one emitted tile per case; see `strided_tile`."""
+def _tiles(side_by_side):
+    """A switch over ``rows`` with one emitted tile per case: of `panel_tile` or `strided_tile`."""
 
-    def generate(context, builder, signature, arguments):
-        zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride = arguments
-        a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, ahead))
-        resumed = builder.icmp_signed("!=", resume, const(0))
-        end = builder.append_basic_block("tiles.end")
-        switch = builder.switch(rows, end)
-        for count in range(1, ROWS + 1):
-            block = builder.append_basic_block(f"tile.{count}")
-            switch.add_case(const(count), block)
-            builder.position_at_end(block)
-            emitter = _StridedTile(builder, signature.args[0], count, table_of_a=False)
-            emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed, ahead, stride)
-            builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
+    @intrinsic
+    def emitted(typing, zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
+                stride, run, place, jump):  # fmt: skip
+        def generate(context, builder, signature, arguments):
+            zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, *runs = arguments
+            a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer())
+                              for at in (a, b, c, ahead))  # fmt: skip
+            if side_by_side:
+                a_row = const(1)
+            else:
+                runs = runs[:1]
+            resumed = builder.icmp_signed("!=", resume, const(0))
+            end = builder.append_basic_block("tiles.end")
+            switch = builder.switch(rows, end)
+            for count in range(1, ROWS + 1):
+                block = builder.append_basic_block(f"tile.{count}")
+                switch.add_case(const(count), block)
+                builder.position_at_end(block)
+                emitter = _StridedTile(builder, signature.args[0], count, table_of_a=False)
+                emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed, ahead,
+                                     runs)  # fmt: skip
+                builder.branch(end)
+            builder.position_at_end(end)
+            return context.get_dummy_value()
 
-    return types.void(zero, *[types.intp] * 12), generate
+        return types.void(zero, *[types.intp] * 15), generate
+
+    return emitted
+
+
+_strided = _tiles(side_by_side=False)
+_panel = _tiles(side_by_side=True)
 
 
 @helper
@@ -156,4 +181,16 @@ def strided_tile(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume,
     C's rows are ldc apart.  It begins with zero, or with what it holds if ``resume``.
     Meanwhile memory from ``ahead`` on is fetched, ``stride`` elements further at each step.
     """
-    _strided(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride)
+    _strided(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride, 0, 0, 0)
+
+
+@helper
+def panel_tile(zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run, place,
+               jump):  # fmt: skip
+    """`strided_tile` of an A whose rows lie side by side, so that they need no arithmetic.
+
+    What is fetched lies in runs of ``run`` (a power of two) times ``stride``, of which ``place``
+    were fetched before; behind the last of a run it goes on ``jump`` elements further.
+    """
+    _panel(zero, rows, a, a_step, 1, b, b_step, depth, c, ldc, resume, ahead, stride, run, place,
+           jump)  # fmt: skip
