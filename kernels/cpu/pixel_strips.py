@@ -8,10 +8,10 @@ row by row, some pages at a time.  Meanwhile the tiles ask for the next block, o
 channel by channel, each a run of lines, as the processor's own prefetching follows few streams, and
 one line each of 64 channels are 64.
 
-Strips begin where cache lines of x do, if those of all channels begin at the same pixels: a vector
-that crosses from one line to the next takes two loads, and there are more of them than stores.  An
-image's first strip begins with its first pixel, its last one ends with the last, and they compute
-some pixels again.
+Strips begin where cache lines do, if those of all channels begin at the same pixels, as a vector
+that crosses from one line to the next takes two loads: lines of x if there are many more loads than
+stores, else of y.  An image's first strip begins with its first pixel, its last one ends with the
+last, and they compute some pixels again.
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ MOST_WEIGHTS = 128 * 128
 BLOCK_BYTES = 128 * 1024
 
 #: Strips of a block at most, a power of two.
-MOST_STRIPS = 16
+MOST_STRIPS = 8
 
 LINE = 64
+
+#: Loads that cross from one line to the next which cost as much as a store that does.
+STORE_COST = 3
 
 
 class Blocking(NamedTuple):
@@ -100,7 +103,7 @@ def product(y, a, b, bias, work, p):
     for i in range(0, y.shape[1], p.panel):
         pack(work, i * L, p.panel, a, i * step(a, 0), step(a, 1), step(a, 0), L,
              min(p.panel, y.shape[1] - i), p.lanes)  # fmt: skip
-    shift = _shift(b, p)
+    shift = _shift(y, b, p)
     strips = (y.shape[2] + shift + p.width - 1) // p.width
     total = y.shape[0] * strips
     for slot in prange(p.slots):
@@ -109,12 +112,19 @@ def product(y, a, b, bias, work, p):
 
 
 @helper
-def _shift(b, p):
-    """How many pixels lie in the line in which every channel begins; 0 if they differ."""
+def _shift(y, b, p):
+    """How many pixels before an image strips begin, so that the others begin with a line."""
+    channels = b.shape[1] >= STORE_COST * p.panel
+    return _in_line(b, p) if channels else _in_line(y, p)
+
+
+@helper
+def _in_line(image, p):
+    """The place in its line at which every channel begins; 0 if they differ."""
     line = LINE // p.item
-    if b.shape[1] <= 32 or step(b, 0) % line or step(b, 1) % line:
+    if step(image, 0) % line or step(image, 1) % line:
         return 0
-    return address(b, 0) % LINE // p.item
+    return address(image, 0) % LINE // p.item
 
 
 @helper
