@@ -25,7 +25,7 @@ from .jit import array, helper, int64, kernel, out, prange
 from .matrix_product import pack
 from .memory import load, step
 from .microkernel import COLUMNS, ROWS
-from .strided_tile import address, panel_tile
+from .strided_tile import address, panel_tile, strided_tile
 from .vectors import ITEMSIZE, LANES, fill_row
 
 #: Bytes of a strip, beyond which L1 does not keep it while the rows pass by.
@@ -35,12 +35,18 @@ STRIP_BYTES = 32 * 1024
 MOST_WEIGHTS = 128 * 128
 
 #: Bytes of a block of x: it stays in L2 beside the next one.
-BLOCK_BYTES = 128 * 1024
+BLOCK_BYTES = 64 * 1024
 
 #: Strips of a block at most, a power of two.
-MOST_STRIPS = 8
+MOST_STRIPS = 32
 
 LINE = 64
+
+#: Pixels of a batch from which on copying the weights pays.
+PACKED_FROM = 4096
+
+#: Strips ahead of the one that is multiplied, of which memory is asked for with fewer pixels.
+AHEAD = 4
 
 #: Loads that cross from one line to the next which cost as much as a store that does.
 STORE_COST = 3
@@ -53,8 +59,9 @@ class Blocking(NamedTuple):
     width: int
     item: int  # bytes of an element
     block: int  # strips that a panel of w passes along
-    lines: int  # of each channel that the tiles of a block ask for, a power of two
+    bits: int  # log2 of the lines of each channel that the tiles of a block ask for
     lanes: int
+    packed: int  # are the weights copied, panel by panel?
     slots: int  # shares of the strips, a thread each
 
 
@@ -74,15 +81,17 @@ def serves(rows, terms, pixels, dtype) -> bool:
             and rows * terms <= MOST_WEIGHTS)  # fmt: skip
 
 
-def build(rows, terms, dtype, threads) -> Program:
+def build(rows, terms, pixels, dtype, threads) -> Program:
+    """For ``pixels`` of a whole batch."""
     item, width = ITEMSIZE[dtype], COLUMNS[dtype]
     panel = -(-rows // -(-rows // ROWS))
     block = MOST_STRIPS
     while block > 1 and block * terms * width * item > BLOCK_BYTES:
         block //= 2
-    lines = max(1, block * width * item // LINE)
-    blocking = Blocking(panel, width, item, block, lines, LANES[dtype], threads)
-    return Program(blocking, -(-rows // panel) * panel * terms)
+    bits = max(1, block * width * item // LINE).bit_length() - 1
+    packed = int(pixels >= PACKED_FROM)
+    blocking = Blocking(panel, width, item, block, bits, LANES[dtype], packed, threads)
+    return Program(blocking, -(-rows // panel) * panel * terms * packed)
 
 
 def fits(y, b) -> bool:
@@ -100,15 +109,16 @@ def run(y, a, b, bias, plan, workspace):
 def product(y, a, b, bias, work, p):
     """Threads share the strips of all images."""
     L = b.shape[1]
-    for i in range(0, y.shape[1], p.panel):
+    for panel in prange((y.shape[1] + p.panel - 1) // p.panel if p.packed else 0):
+        i = panel * p.panel
         pack(work, i * L, p.panel, a, i * step(a, 0), step(a, 1), step(a, 0), L,
              min(p.panel, y.shape[1] - i), p.lanes)  # fmt: skip
     shift = _shift(y, b, p)
     strips = (y.shape[2] + shift + p.width - 1) // p.width
     total = y.shape[0] * strips
     for slot in prange(p.slots):
-        at, end = slot * total // p.slots, (slot + 1) * total // p.slots
-        _share(y, b, bias, work, at, end, strips, shift, p)
+        at, end = _bound(slot, total, strips, p), _bound(slot + 1, total, strips, p)
+        _share(y, a, b, bias, work, at, end, strips, shift, p)
 
 
 @helper
@@ -134,7 +144,16 @@ def _start(strip, shift, pixels, p):
 
 
 @helper
-def _share(y, b, bias, work, at, end, strips, shift, p):
+def _bound(slot, total, strips, p):
+    """Where a share begins: not between two strips of an image that overlap."""
+    at = slot * total // p.slots
+    if at % strips == 1:
+        return at - 1
+    return at + int(at % strips == strips - 1)
+
+
+@helper
+def _share(y, a, b, bias, work, at, end, strips, shift, p):
     """Strips ``at`` to ``end`` of all images, a block at a time."""
     while at < end:
         n, first = at // strips, at % strips
@@ -146,12 +165,12 @@ def _share(y, b, bias, work, at, end, strips, shift, p):
         for i in range(0, y.shape[1], p.panel):
             for strip in range(first, last):
                 j = _start(strip, shift, y.shape[2], p)
-                _tile(y, b, bias, work, n, i, j, ahead, asked, p)
+                _tile(y, a, b, bias, work, n, i, j, ahead, asked, p)
                 asked += b.shape[1]
 
 
 @helper
-def _tile(y, b, bias, work, n, i, j, ahead, asked, p):
+def _tile(y, a, b, bias, work, n, i, j, ahead, asked, p):
     """A panel of w times the strip from pixel ``j`` on; asks for some of the block at ``ahead``."""
     L = b.shape[1]
     rows = min(p.panel, y.shape[1] - i)
@@ -159,12 +178,17 @@ def _tile(y, b, bias, work, n, i, j, ahead, asked, p):
     if bias.size:
         for row in range(rows):
             fill_row(y, to + row * step(y, 1), load(bias, (i + row) * step(bias, 0)), p.width)
-    source, line = address(b, n * step(b, 0) + j), LINE // p.item
-    channel, place = asked // p.lines, asked % p.lines
+    source, resume = address(b, n * step(b, 0) + j), int(bias.size > 0)
+    if not p.packed:
+        strided_tile(y.dtype.type(0), rows, address(a, i * step(a, 0)), step(a, 1), step(a, 0),
+                     source, step(b, 1), L, address(y, to), step(y, 1), resume,
+                     source + AHEAD * p.width * p.item, step(b, 1))  # fmt: skip
+        return
+    lines, channel, line = 1 << p.bits, asked >> p.bits, LINE // p.item
+    place = asked & (lines - 1)
     fetched, stride, jump = source, 0, 0  # nothing, if all lines were asked for
     if channel < L:
         fetched = address(b, ahead + channel * step(b, 1) + place * line)
-        stride, jump = line, step(b, 1) - (p.lines - 1) * line
+        stride, jump = line, step(b, 1) - (lines - 1) * line
     panel_tile(y.dtype.type(0), rows, address(work, i * L), p.panel, source, step(b, 1), L,
-               address(y, to), step(y, 1), int(bias.size > 0), fetched, stride, p.lines, place,
-               jump)  # fmt: skip
+               address(y, to), step(y, 1), resume, fetched, stride, lines, place, jump)

@@ -75,7 +75,7 @@ def _images(made, g, dtype, settings, tiles):
     if g.out_plane < pointwise.LEAST_PIXELS:
         return None
     packed = matmul_plan(made, product, dtype, vectors)
-    return _strips(packed, rows, channels, dtype) if strips else packed
+    return _strips(packed, g, rows, channels, dtype) if strips else packed
 
 
 def _rows(packed, g, rows, channels, dtype):
@@ -97,9 +97,9 @@ def _runs(other, built):
                    otherwise=lambda: other)  # fmt: skip
 
 
-def _strips(packed, rows, channels, dtype):
+def _strips(packed, g, rows, channels, dtype):
     """``packed`` serves images whose pixels do not lie side by side."""
-    built = pixel_strips.build(rows, channels, dtype, packed.threads)
+    built = pixel_strips.build(rows, channels, g.batch * g.out_plane, dtype, packed.threads)
     p = built.blocking
     blocking = {"panel": p.panel, "columns": p.width, "strips": p.block}
     size = max(built.size * ITEMSIZE[dtype], packed.workspace_bytes)
