@@ -180,8 +180,8 @@ def _tile(y, a, b, bias, work, n, i, j, ahead, asked, p):
             fill_row(y, to + row * step(y, 1), load(bias, (i + row) * step(bias, 0)), p.width)
     source, resume = address(b, n * step(b, 0) + j), int(bias.size > 0)
     if not p.packed:
-        strided_tile(y.dtype.type(0), rows, address(a, i * step(a, 0)), step(a, 1), step(a, 0),
-                     source, step(b, 1), L, address(y, to), step(y, 1), resume,
+        strided_tile(y.dtype.type(0), rows, p.width, address(a, i * step(a, 0)), step(a, 1),
+                     step(a, 0), source, step(b, 1), L, address(y, to), step(y, 1), resume,
                      source + AHEAD * p.width * p.item, step(b, 1))  # fmt: skip
         return
     lines, channel, line = 1 << p.bits, asked >> p.bits, LINE // p.item
