@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import helper
-from .microkernel import COLUMNS, ROWS, VECTORS, Tile
+from .microkernel import ROWS, VECTORS, Tile
 from .vectors import ITEMSIZE, VECTOR_BYTES, Emitter, const, pointer
 
 #: Rows of A that share a pointer: the others are one or two strides behind it, which the address
@@ -24,34 +24,43 @@ SHARED = 3
 class _StridedTile(Tile):
     """Emits the tile for one number of rows and vectors into the function being built."""
 
-    def __init__(self, builder, dtype, rows, vectors, columns):
+    def __init__(self, builder, dtype, rows, vectors=VECTORS, columns=None):
         super().__init__(builder, dtype, rows, table_of_a=False)
         self.vectors = vectors
-        self.left = builder.sub(columns, const((vectors - 1) * self.lanes))  # for the last vector
+        self.left = None  # columns for the last vector, if it may not be full
+        if columns is not None:
+            self.left = builder.sub(columns, const((vectors - 1) * self.lanes))
 
     def cells(self):
         return [(i, j) for i in range(self.rows) for j in range(self.vectors)]
 
     def _read(self, c, ldc, i, j):
-        if j < self.vectors - 1:
+        if self.left is None or j < self.vectors - 1:
             return super()._read(c, ldc, i, j)
         return self.masked_load(self._cell(c, ldc, i, j), self.first_lanes(self.left))
 
     def _write_all(self, values, c, ldc):
         """The last vector of each row only as far as there are columns."""
+        if self.left is None:
+            self._write_vectors(values, c, ldc, self.vectors)
+            return
         build = self.builder
         whole = build.icmp_signed(">=", self.left, const(self.lanes))
         with build.if_else(whole) as (full, part):
             with full:
-                for value, (i, j) in zip(values, self.cells()):
-                    self._write(value, c, ldc, i, j)
+                self._write_vectors(values, c, ldc, self.vectors)
             with part:
+                self._write_vectors(values, c, ldc, self.vectors - 1)
                 mask = self.first_lanes(self.left)
                 for value, (i, j) in zip(values, self.cells()):
-                    if j < self.vectors - 1:
-                        self._write(value, c, ldc, i, j)
-                    else:
+                    if j == self.vectors - 1:
                         self.masked_store(value, self._cell(c, ldc, i, j), mask)
+
+    def _write_vectors(self, values, c, ldc, vectors):
+        """The first ``vectors`` of each row."""
+        for value, (i, j) in zip(values, self.cells()):
+            if j < vectors:
+                self._write(value, c, ldc, i, j)
 
     def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, runs):
         build = self.builder
@@ -210,9 +219,8 @@ def _panel(typing, zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahea
         zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, *runs = arguments
         a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, ahead))
         resumed = builder.icmp_signed("!=", resume, const(0))
-        whole = const(COLUMNS[signature.args[0].name])
         for count in _cases(builder, rows, range(1, ROWS + 1)):
-            emitter = _StridedTile(builder, signature.args[0], count, VECTORS, whole)
+            emitter = _StridedTile(builder, signature.args[0], count)
             emitter.emit_strided(a, a_step, const(1), b, b_step, depth, c, ldc, resumed, ahead,
                                  runs)  # fmt: skip
         return context.get_dummy_value()
