@@ -94,7 +94,7 @@ def _images(made, g, dtype, settings, tiles):
     small = g.out_plane < pointwise.LEAST_PIXELS
     packed = None if small else matmul_plan(made, product, dtype, vectors)
     if strips and not small:
-        return _strips(packed, rows, channels, dtype)
+        return _strips(packed, g, rows, channels, dtype)
     if g.out_plane < SHORT and min(rows, channels) < FEW:
         return packed
     if joined_product.serves(channels) and (small or strided and rows <= channels):
@@ -133,13 +133,14 @@ def _runs(other, built):
                    otherwise=lambda: other)  # fmt: skip
 
 
-def _strips(packed, rows, channels, dtype):
+def _strips(packed, g, rows, channels, dtype):
     """``packed`` serves images whose pixels do not lie side by side."""
-    built = pixel_strips.build(rows, channels, dtype, packed.threads)
+    built = pixel_strips.build(rows, channels, g.batch * g.out_plane, dtype, packed.threads)
     p = built.blocking
-    blocking = {"panel": p.panel, "columns": p.width, "strips": 1 if p.by_strip else p.block}
-    return replace(packed, algorithm="strips", blocking=blocking, program=built,
-                   otherwise=lambda: packed)  # fmt: skip
+    blocking = {"panel": p.panel, "columns": p.width, "strips": p.block}
+    size = max(built.size * ITEMSIZE[dtype], packed.workspace_bytes)
+    return replace(packed, algorithm="strips", workspace_bytes=size, blocking=blocking,
+                   program=built, otherwise=lambda: packed)  # fmt: skip
 
 
 def _product_channels(made, g):
