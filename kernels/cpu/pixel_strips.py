@@ -31,10 +31,8 @@ from .vectors import ITEMSIZE, LANES, fill_row
 #: Bytes of a strip, beyond which L1 does not keep it while the rows pass by.
 STRIP_BYTES = 32 * 1024
 
-#: Weights, beyond which a packed product, whose blocks are used more often, is ahead, and bytes of
-#: them where panels of w pass along strips.
+#: Weights, beyond which a packed product, whose blocks are used more often, is ahead.
 MOST_WEIGHTS = 128 * 128
-MOST_BYTES = 64 * 1024
 
 #: Bytes of a block of x: it stays in L2 beside the next one.
 BLOCK_BYTES = 64 * 1024
@@ -78,10 +76,9 @@ class Program:
 
 def serves(rows, terms, pixels, dtype) -> bool:
     """Is there little to compute for what is read and written, in strips that L1 keeps?"""
-    strip, weights = terms * COLUMNS[dtype] * ITEMSIZE[dtype], rows * terms
-    few = terms > rows or weights * ITEMSIZE[dtype] <= MOST_BYTES
-    return (pixels >= 4 * COLUMNS[dtype] and strip <= STRIP_BYTES and weights <= MOST_WEIGHTS
-            and few)  # fmt: skip
+    strip = terms * COLUMNS[dtype] * ITEMSIZE[dtype]
+    return (pixels >= 4 * COLUMNS[dtype] and strip <= STRIP_BYTES
+            and rows * terms <= MOST_WEIGHTS)  # fmt: skip
 
 
 def build(rows, terms, pixels, dtype, threads) -> Program:
