@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import max_pool_rows, max_pool_runs
+from . import max_pool_flat, max_pool_rows, max_pool_runs
 from .binding import bound
 from .max_pool import across_channels, largest
 
@@ -27,6 +27,10 @@ def max_pool_forward_at_once(y, winner, x, geometry, ties, nan, plan):
         if runs is not None:
             kernel = bound(max_pool_runs.largest_of_runs, pieces, variant)
             return _call(kernel, named, (*runs, named, pieces))
+        flat = max_pool_flat.tables(g, winner.dtype)
+        if flat is not None:
+            kernel = bound(max_pool_flat.largest_of_planes, pieces, variant)
+            return _call(kernel, named, (*flat, g.plane, named, pieces))
         tall = max_pool_runs.stacked(g)
         if tall is not None:
             y, x, g = y.reshape(tall.y_shape), x.reshape(tall.x_shape), tall
