@@ -77,6 +77,33 @@ def test_slopes_are_right(name, dtype):
         np.testing.assert_allclose(dx, slope, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["elu", "sigmoid", "softplus", "silu"])
+def test_values_keep_their_digits_down_to_the_smallest_numbers(name, dtype):
+    x = -np.linspace(0, {"float32": 87, "float64": 708}[dtype], 1000).astype(dtype)
+    y = np.empty_like(x)
+    activation.activate(y, x, name, PLAN, None)
+    close(y, [VALUE[name](float(v)) for v in x], 4)
+    x = -np.linspace(*{"float32": (87, 104), "float64": (708, 746)}[dtype], 300).astype(dtype)
+    y = np.empty_like(x)
+    activation.activate(y, x, "sigmoid", PLAN, None)  # denormal: right to their last bit
+    np.testing.assert_allclose(
+        y, [sigmoid(float(v)) for v in x], 0, 1.01 * np.finfo(dtype).smallest_subnormal
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 33])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_any_length_in_place_and_with_one_thread_gives_the_same_bits(name, size):
+    x = inputs()[300 : 300 + size]
+    one, other, in_place = np.empty_like(x), np.empty_like(x), x.copy()
+    activation.activate(one, x, name, PLAN, None)
+    activation.activate(other, x, name, Plan("numba", "activate", "direct"), None)
+    activation.activate(in_place, in_place, name, PLAN, None)
+    assert one.tobytes() == other.tobytes() == in_place.tobytes()
+    close(one, [VALUE[name](float(v)) for v in x], 4) if size else None
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_nan_stays_nan_and_large_inputs_do_not_overflow(name):
     x = np.array([np.nan, 1e4, -1e4, np.inf], "float32")

@@ -1,4 +1,4 @@
-"""dw of 1 x 1 windows on AMX tiles: runs and parts of the pixels, in every layout."""
+"""1 x 1 windows on AMX tiles: runs and parts of the pixels, in every layout."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_threads_and_layouts_do_not_change_a_bit(name):
     dy, x, w, options = arrays(CASES[name])
     right = dw(dy, x, w, options)
     last = channels_last(dy, x)
-    for views in ((dy, last[1]), (last[0], x)):
+    for views in ((dy, last[1]), (last[0], x), last):
         np.testing.assert_array_equal(dw(*views, w, options), right)
     turned = np.moveaxis(np.empty((w.shape[1], *w.shape[2:], w.shape[0]), w.dtype), -1, 0)
     for out in (np.full((*w.shape[:-1], 3), np.nan, w.dtype)[..., ::3], turned):
@@ -67,3 +67,35 @@ def test_tiny_numbers_keep_their_accuracy():
     x, dy = x * np.float32(1e-25), dy * np.float32(1e-5)
     exact = exact_dw(dy, x, w, options)
     assert np.linalg.norm(dw(dy, x, w, options) - exact) <= 1e-6 * np.linalg.norm(exact)
+
+
+#: x, K, stride: rows that squares of pixels cross, images of odd height, rows that they do not
+STRIDED = {
+    "rows of 28": ((4, 192, 56, 56), 160, 2),
+    "odd sizes": ((5, 160, 43, 57), 192, (2, 3)),
+    "rows only": ((2, 160, 50, 64), 160, (2, 1)),
+    "signals": ((3, 160, 5001), 160, 3),
+}
+
+
+@pytest.mark.parametrize("name", STRIDED)
+@pytest.mark.parametrize("bias", (False, True))
+def test_with_channels_last_every_few_pixels_are_read_where_they_lie(name, bias):
+    shape, K, stride = STRIDED[name]
+    _, x, w, options = arrays((shape, K, {"stride": stride}))
+    w[...] = np.random.default_rng(2).standard_normal(w.shape)
+    b = np.arange(K, dtype=w.dtype) if bias else None
+    assert gr.plan("conv", x, w, **options).blocking["product"] == "amx"
+    with gr.config(backend="reference"):
+        exact = gr.conv(*(a if a is None else a.astype(float) for a in (x, w, b)), **options)
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    found = gr.conv(last, w, b, layout="channels_last", **options)
+    assert np.linalg.norm(np.moveaxis(found, -1, 1) - exact) <= 5e-7 * np.linalg.norm(exact)
+    with gr.config(threads=1):
+        np.testing.assert_array_equal(gr.conv(last, w, b, layout="channels_last", **options), found)
+    last[1, 0, ..., 7] = np.inf  # one pixel of a signal, a row of an image
+    y = gr.conv(last, w, b, layout="channels_last", **options)
+    touched = np.zeros(y.shape, bool)
+    touched[1, 0] = True
+    assert not np.isfinite(y[touched]).any()
+    np.testing.assert_allclose(y[~touched], found[~touched], rtol=1e-4, atol=1e-4)

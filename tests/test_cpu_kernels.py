@@ -201,6 +201,14 @@ for dtype in ("float32", "float64"):
             assert error < (1e-6 if dtype == "float32" else 1e-14), error
 """
 
+AVX2 = "+avx,+avx2,+fma,+bmi,+bmi2,+sse4.1,+sse4.2,+popcnt,-avx512f"
+
+NEON = f"""
+sys.path.insert(0, {processes.TESTS!r})
+import neon_machine
+neon_machine.emit_for_neon()
+"""
+
 on_x86 = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="these are x86 vector widths"
 )
@@ -208,16 +216,19 @@ on_x86 = pytest.mark.skipif(
 
 @on_x86
 @pytest.mark.parametrize(
-    "name, features, width, plain",
+    "name, features, width, plain, before",
     [
-        ("haswell", "+avx,+avx2,+fma,+bmi,+bmi2,+sse4.1,+sse4.2,+popcnt,-avx512f", 32, False),
-        ("x86-64", "+sse2,-avx,-avx2,-avx512f,-fma", 16, True),
+        ("haswell", AVX2, 32, False, ""),
+        ("haswell", AVX2, 16, False, NEON),
+        ("x86-64", "+sse2,-avx,-avx2,-avx512f,-fma", 16, True, ""),
     ],
-    ids=["avx2", "plain loops"],
+    ids=["avx2", "neon's widths", "plain loops"],
 )
-def test_narrower_machines_run_the_same_tile_or_plain_loops(tmp_path, name, features, width, plain):
+def test_narrower_machines_run_the_same_tile_or_plain_loops(
+    tmp_path, name, features, width, plain, before
+):
     program = NARROWER.replace("{bytes}", str(width)).replace("{plain}", str(plain))
     processes.run(
-        program, limit=400, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features,
+        before + program, limit=400, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features,
         NUMBA_CACHE_DIR=str(tmp_path), GRADROUTE_BACKEND="numba",
     )  # fmt: skip

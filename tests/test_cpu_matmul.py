@@ -108,6 +108,23 @@ def test_tiles_serve_linear_layers_with_bias_and_sums_over_a_batch():
     assert error(db, np.einsum("nij,nik->jk", a.astype("f8"), dy)) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("rows, inner", ((30, 20), (100, 700), (15, 6000)))
+def test_a_strip_of_any_width_writes_its_columns_and_no_others(rows, inner, dtype):
+    for columns in (1, 3, 8, 9, 15, 16, 17, 24, 31, 32, 33, 45):
+        a, b = normal((rows, inner), dtype), normal((inner, columns), dtype, seed=1)
+        wanted = a.astype("f8") @ b
+        bound = 2e-6 if dtype == "float32" else 1e-13
+        for right in (b, np.asfortranarray(b)):
+            held = np.full((rows + 2, columns + 40), np.inf, dtype)
+            out = held[1:-1, 7 : 7 + columns]
+            with gr.config(backend="numba", precision="strict"):
+                gr.matmul(a, right, out=out)
+            assert error(out, wanted) < bound
+            out[...] = np.inf
+            assert np.isposinf(held).all()
+
+
 @on_amx
 @pytest.mark.parametrize("value", (np.inf, -np.inf, np.nan))
 def test_tiles_leave_non_finite_numbers_to_direct_sums(value):

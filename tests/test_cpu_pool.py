@@ -23,6 +23,10 @@ GEOMETRIES = {
     "3x3 stride 2 padded": ((2, 19, 9, 37), 3, 2, 1, 1, False),
     "overlapping, stride 1": ((1, 4, 6, 21), 3, 1, 1, 1, False),
     "stride 3, gaps": ((1, 3, 11, 40), 2, 3, 0, 1, False),
+    "stride 3, padded": ((2, 3, 11, 52), 4, 3, 1, 1, False),
+    "stride 4": ((2, 3, 21, 71), 5, 4, 2, 1, False),
+    "stride 5": ((1, 3, 21, 36), 5, 5, 0, 1, False),
+    "few images of many channels": ((1, 40, 9, 9), 3, 2, 1, 1, False),
     "dilated": ((1, 17, 12, 30), 3, 2, ((1, 2), (2, 0)), 2, False),
     "ceil mode": ((1, 2, 7, 20), 3, 2, 1, 1, True),
     "three axes": ((1, 2, 5, 6, 19), (2, 3, 2), (2, 1, 2), ((1, 0), 1, 0), 1, False),
@@ -198,3 +202,41 @@ def test_nothing_is_written_beside_the_outputs(layout):
     for frame, inner in ((y_frame, y), (w_frame, winner), (dx_frame, dx)):
         inner[...] = 77
         assert (frame == 77).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_means_and_their_shares_are_those_of_loops_over_windows(name, layout, dtype):
+    g = geometry_of(name)
+    rng = np.random.default_rng(2)
+    x, dy = (rng.standard_normal(shape).astype(dtype) for shape in (g.x_shape, g.y_shape))
+    x[rng.random(x.shape) < 0.01] = np.inf
+    dy[rng.random(dy.shape) < 0.01] = np.inf
+    for padding_counts in (False, True):
+        mean, share = np.empty(g.y_shape), np.zeros(g.x_shape)
+        for place, taps in windows(g):
+            counted = divisor(g, place, padding_counts)
+            here = np.array([at for _, at in taps]).T
+            mean[:, :, *place] = x[:, :, *here].astype(float).sum(axis=2) / counted
+            share[:, :, *here] += dy[:, :, *place].astype(float)[..., None] / counted
+        found = []
+        for threads in (1, 2):
+            y, dx = (laid_out(np.full(shape, 7, dtype), layout) for shape in (g.y_shape, g.x_shape))
+            pool.avg_pool_forward(y, laid_out(x, layout), g, padding_counts, plan(threads), None)
+            pool.avg_pool_backward(dx, laid_out(dy, layout), g, padding_counts, plan(threads), None)
+            tolerance = {"float32": 2e-6, "float64": 4e-15}[dtype]
+            np.testing.assert_allclose(y, mean, tolerance, 4 * tolerance)
+            np.testing.assert_allclose(dx, share, tolerance, 4 * tolerance)
+            found.append(y.tobytes() + dx.tobytes())
+        assert found[0] == found[1]
+
+
+def divisor(g, place, padding_counts):
+    """How many taps of a window count."""
+    counted = 1
+    for axis, o in enumerate(place):
+        taps = o * g.stride[axis] - g.before[axis] + np.arange(g.window[axis]) * g.dilation[axis]
+        low, high = (-g.before[axis], g.after[axis]) if padding_counts else (0, 0)
+        counted *= int(((taps >= low) & (taps < g.size[axis] + high)).sum())
+    return counted

@@ -6,126 +6,125 @@ import math
 
 import numpy as np
 
-from ..contract import ACTIVATIONS, ELU_ALPHA, LEAKY_SLOPE
+from ..contract import ACTIVATIONS
 from .columns import bias_gradient
-from .jit import array, boolean, float64, helper, int64, kernel, out, prange
+from .formulas import FROM_INPUT, FROM_OUTPUT, VALUE, formula
+from .jit import array, boolean, float64, inlined, int64, kernel, out, prange
+from .lanes import lanes_load, lanes_store, splat
 from .memory import load, step, store
+from .row_lanes import times
 
 _CODE = {name: code for code, name in enumerate(ACTIVATIONS)}
 _RELU, _LEAKY_RELU, _ELU, _SIGMOID, _TANH, _SOFTPLUS, _GELU, _SILU = range(len(ACTIVATIONS))
+
+_WIDTH = 16  # lanes
 
 #: The loss is summed in this many pieces, in order, however many threads compute them.
 _LOSS_PIECES = 64
 
 
-@helper
-def _sigmoid(x):
-    one = type(x)(1)
-    small = math.exp(-abs(x))  # never overflows
-    return (small if x < 0 else one) / (one + small)
+def _loops(code, kind):
+    """The loop over a piece of the elements for one activation: its values or its slopes."""
+
+    @inlined
+    def values(y, x, first, end, zeros):
+        for i in range(first, end, _WIDTH):
+            count = min(_WIDTH, end - i)
+            found = formula(lanes_load(x, i, 1, 0, count, zeros), code, kind)
+            lanes_store(y, i, 1, 0, count, found)
+
+    @inlined
+    def slopes(dx, dy, saved, first, end, zeros):
+        for i in range(first, end, _WIDTH):
+            count = min(_WIDTH, end - i)
+            slope = formula(lanes_load(saved, i, 1, 0, count, zeros), code, kind)
+            arrived = lanes_load(dy, i, 1, 0, count, zeros)
+            lanes_store(dx, i, 1, 0, count, times(arrived, slope))
+
+    return values if kind == VALUE else slopes
 
 
-@helper
-def _normal_cdf(x):
-    """In float64: next to erfc's tail the rounding of x alone would cost float32 its digits."""
-    return 0.5 * math.erfc(-float64(x) * math.sqrt(0.5))
+(_relu, _leaky_relu, _elu, _sigmoid, _tanh, _softplus, _gelu, _silu) = (
+    _loops(code, VALUE) for code in range(len(ACTIVATIONS))
+)
+(_relu_in, _leaky_in, _elu_in, _sigmoid_in, _tanh_in, _softplus_in, _gelu_in, _silu_in) = (
+    _loops(code, FROM_INPUT) for code in range(len(ACTIVATIONS))
+)
+_elu_out, _sigmoid_out, _tanh_out, _softplus_out = (
+    _loops(code, FROM_OUTPUT) for code in (_ELU, _SIGMOID, _TANH, _SOFTPLUS)
+)
 
 
-@helper
-def _value(x, name):
-    kind = type(x)
-    if name == _RELU:
-        return kind(0) if x <= 0 else x  # NaN is not <= 0 and stays
-    if name == _LEAKY_RELU:
-        return x if x > 0 else kind(LEAKY_SLOPE) * x
-    if name == _ELU:
-        return x if x > 0 else kind(ELU_ALPHA) * math.expm1(x)
-    if name == _SIGMOID:
-        return _sigmoid(x)
-    if name == _TANH:
-        return math.tanh(x)
-    if name == _SOFTPLUS:
-        return (kind(0) if x <= 0 else x) + math.log1p(math.exp(-abs(x)))
-    if name == _GELU:
-        return kind(x * _normal_cdf(x))
-    return x * _sigmoid(x)
+@kernel(lambda F: (out(F, 1), array(F, 1), int64, int64))
+def apply(y, x, name, pieces):
+    for piece in prange(pieces):
+        zeros = splat(x.dtype.type(0), _WIDTH)
+        first, end = x.size * piece // pieces, x.size * (piece + 1) // pieces
+        if name == _RELU:
+            _relu(y, x, first, end, zeros)
+        elif name == _LEAKY_RELU:
+            _leaky_relu(y, x, first, end, zeros)
+        elif name == _ELU:
+            _elu(y, x, first, end, zeros)
+        elif name == _SIGMOID:
+            _sigmoid(y, x, first, end, zeros)
+        elif name == _TANH:
+            _tanh(y, x, first, end, zeros)
+        elif name == _SOFTPLUS:
+            _softplus(y, x, first, end, zeros)
+        elif name == _GELU:
+            _gelu(y, x, first, end, zeros)
+        else:
+            _silu(y, x, first, end, zeros)
 
 
-@helper
-def _slope_from_input(x, name):
-    kind = type(x)
-    one = kind(1)
-    if name == _RELU:
-        return one if x > 0 else kind(0)
-    if name == _LEAKY_RELU:
-        return one if x > 0 else kind(LEAKY_SLOPE)
-    if name == _ELU:
-        return one if x > 0 else kind(ELU_ALPHA) * math.exp(x)
-    if name == _SIGMOID:
-        return _sigmoid(x) * _sigmoid(-x)
-    if name == _TANH:
-        small = math.exp(kind(-2) * abs(x))  # 1 - tanh(x)**2 without its cancellation
-        return kind(4) * small / ((one + small) * (one + small))
-    if name == _SOFTPLUS:
-        return _sigmoid(x)
-    if name == _GELU:
-        density = math.exp(-0.5 * float64(x) * float64(x)) / math.sqrt(2 * math.pi)
-        return kind(_normal_cdf(x) + x * density)
-    return _sigmoid(x) * (one + x * _sigmoid(-x))
-
-
-@helper
-def _slope_from_output(y, name):
-    kind = type(y)
-    one = kind(1)
-    if name == _RELU:
-        return one if y > 0 else kind(0)
-    if name == _LEAKY_RELU:
-        return one if y > 0 else kind(LEAKY_SLOPE)
-    if name == _ELU:
-        return one if y > 0 else y + kind(ELU_ALPHA)
-    if name == _SIGMOID:
-        return y * (one - y)
-    if name == _TANH:
-        return (one - y) * (one + y)
-    return -math.expm1(-y)  # softplus
-
-
-@kernel(lambda F: (out(F, 1), array(F, 1), int64))
-def apply(y, x, name):
-    if name == _RELU:  # a loop of its own has vectors; a branch on random signs costs 8 cycles
-        for i in prange(x.size):
-            value = load(x, i)
-            store(y, i, x.dtype.type(0) if value <= 0 else value)
-        return
-    for i in prange(x.size):
-        store(y, i, _value(load(x, i), name))
-
-
-@kernel(lambda F: (out(F, 1), array(F, 1), array(F, 1), int64, boolean))
-def apply_slope(dx, dy, saved, name, from_output):
-    if name == _RELU:  # as in apply; the slope is the same from both
-        for i in prange(dy.size):
-            above = load(saved, i) > 0
-            store(dx, i, load(dy, i) * (dy.dtype.type(1) if above else dy.dtype.type(0)))
-        return
-    for i in prange(dy.size):
-        at = load(saved, i)
-        slope = _slope_from_output(at, name) if from_output else _slope_from_input(at, name)
-        store(dx, i, load(dy, i) * slope)
+@kernel(lambda F: (out(F, 1), array(F, 1), array(F, 1), int64, boolean, int64))
+def apply_slope(dx, dy, saved, name, from_output, pieces):
+    for piece in prange(pieces):
+        zeros = splat(dy.dtype.type(0), _WIDTH)
+        first, end = dy.size * piece // pieces, dy.size * (piece + 1) // pieces
+        if name == _RELU:  # as from the output
+            _relu_in(dx, dy, saved, first, end, zeros)
+        elif name == _LEAKY_RELU:  # as from the output
+            _leaky_in(dx, dy, saved, first, end, zeros)
+        elif name == _ELU:
+            if from_output:
+                _elu_out(dx, dy, saved, first, end, zeros)
+            else:
+                _elu_in(dx, dy, saved, first, end, zeros)
+        elif name == _SIGMOID:
+            if from_output:
+                _sigmoid_out(dx, dy, saved, first, end, zeros)
+            else:
+                _sigmoid_in(dx, dy, saved, first, end, zeros)
+        elif name == _TANH:
+            if from_output:
+                _tanh_out(dx, dy, saved, first, end, zeros)
+            else:
+                _tanh_in(dx, dy, saved, first, end, zeros)
+        elif name == _SOFTPLUS:
+            if from_output:
+                _softplus_out(dx, dy, saved, first, end, zeros)
+            else:
+                _softplus_in(dx, dy, saved, first, end, zeros)
+        elif name == _GELU:
+            _gelu_in(dx, dy, saved, first, end, zeros)
+        else:
+            _silu_in(dx, dy, saved, first, end, zeros)
 
 
 def activate(y, x, name, plan, workspace):
-    apply(y.dtype, plan.threads, y, x, _CODE[name])
+    apply(y.dtype, plan.threads, y, x, _CODE[name], plan.threads)
 
 
 def activate_backward(dx, dy, saved, name, from_output, plan, workspace):
-    apply_slope(dx.dtype, plan.threads, dx, dy, saved, _CODE[name], from_output)
+    apply_slope(dx.dtype, plan.threads, dx, dy, saved, _CODE[name], from_output,
+                plan.threads)  # fmt: skip
 
 
 def linear_slope(dz, db, dy, y, name, plan, workspace):
     flat = (array.reshape(-1) for array in (dz, dy, y))
-    apply_slope(dz.dtype, plan.threads, *flat, _CODE[name], True)
+    apply_slope(dz.dtype, plan.threads, *flat, _CODE[name], True, plan.threads)
     bias_gradient(db.dtype, plan.threads, db, dz[:, :, None, None, None])
 
 

@@ -32,12 +32,12 @@ from .amx import (
     turned_block,
 )
 from .amx_program import FLAGS, LANES, round_up
-from .amx_squares import SQUARE, copy_square, no_table
-from .jit import array, helper, int64, kernel, out, prange
+from .amx_squares import SQUARE, copy_rectangle, copy_square, no_table
+from .jit import array, helper, inlined, int64, kernel, out, prange
 from .memory import load, step, store
 from .strided_tile import address
 from .transposition import transpose
-from .vectors import add_row, copy_row, finite_row
+from .vectors import add_row, copy_row, fill_row, finite_row
 
 #: Terms of the sum at a time, at most: 32 steps, in which a panel takes 192 KiB.
 CHUNK = 1024
@@ -57,6 +57,13 @@ LEAST_WORK = 30_000_000
 LEAST_INNER = 64
 
 _NO_TABLE = no_table(CHUNK)
+
+#: how the rows of a left factor lie: how many are one step apart, how many such runs make a batch,
+#: elements from run to run and from batch to batch
+PLACES = types.UniTuple(int64, 4)
+
+#: every row one step behind the one before
+EVENLY = (2**62, 1, 0, 0)
 
 
 class Blocking(NamedTuple):
@@ -123,9 +130,10 @@ def serves_images(g) -> bool:
     return g.groups == 1 and g.out_plane >= 0.75 * round_up(g.out_plane, SIDE)
 
 
-def run(y, a, b, bias, plan, workspace) -> bool:
+def run(y, a, b, bias, plan, workspace, places=EVENLY) -> bool:
     """y (B, I, J) = sum over e of a (B, E, I, L) @ b (B, E, L, J) + bias (I or 1, J or 1).
 
+    The rows of a, or the columns of b where y lies column by column, are at PLACES.
     False, and y is to be computed otherwise, if it is not finite or the data's scale is tiny.
     """
     p = plan.program.blocking
@@ -134,15 +142,15 @@ def run(y, a, b, bias, plan, workspace) -> bool:
     if y.strides[2] != y.itemsize and y.strides[1] == y.itemsize:  # y^T = b^T @ a^T
         y, a, b = y.transpose(0, 2, 1), b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)
         bias, p = bias.T, p._replace(own_left=1 - p.own_left, turned=1)
-    multiply("float32", plan.threads, y, a, b, bias, work, SHAPES, _NO_TABLE, p)
+    multiply("float32", plan.threads, y, a, b, bias, work, SHAPES, _NO_TABLE, places, p)
     broken, own, shared = work[LANES : p.shared_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
     return not (broken or 0 < own < TINY or 0 < shared < TINY)
 
 
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 2), out(F, 1),
-                   array("uint8", 1), array(int64, 1), BLOCKING),
+                   array("uint8", 1), array(int64, 1), PLACES, BLOCKING),
         variants=("float32",) if available() else ())  # fmt: skip
-def multiply(y, a, b, bias, work, shapes, table, p):
+def multiply(y, a, b, bias, work, shapes, table, places, p):
     """y = a @ b + bias, some products and some terms of their sums at a time."""
     B, I, J = y.shape
     _, E, _, L = a.shape
@@ -163,19 +171,19 @@ def multiply(y, a, b, bias, work, shapes, table, p):
                     to = 4 * p.shared_at + cut * ((count + DEPTH - 1) // DEPTH) * STEP_BYTES
                     first = cut % panels * SIDE
                     _cut(work, to, slot, 2, a, b, 1 - p.own_left, n0 + cut // panels, e, first,
-                         min(first + SIDE, J if p.own_left else I), l0, count, p)  # fmt: skip
+                         min(first + SIDE, J if p.own_left else I), l0, count, places, p)  # fmt: skip
             tasks = items * blocks
             for slot in prange(p.slots):
                 begin(shapes)
                 for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
                     item = task // blocks
-                    _task(y, a, b, bias, work, table, slot, n0 + item, 0 if once else item, e,
+                    _task(y, a, b, bias, work, table, places, slot, n0 + item, 0 if once else item, e,
                           task % blocks * p.width, l0, count, part, E * chunks, p)  # fmt: skip
                 end()
 
 
 @helper
-def _task(y, a, b, bias, work, table, slot, n, item, e, own, l0, count, part, parts, p):
+def _task(y, a, b, bias, work, table, places, slot, n, item, e, own, l0, count, part, parts, p):
     """A block of one factor, cut here, times the whole of the other one."""
     B, I, J = y.shape
     steps = (count + DEPTH - 1) // DEPTH
@@ -183,7 +191,7 @@ def _task(y, a, b, bias, work, table, slot, n, item, e, own, l0, count, part, pa
     base = p.slots_at + slot * p.slot
     block_at, square, sums = 4 * base, base + p.square_at, base + p.sums_at
     own_end = min(own + p.width, I if p.own_left else J)
-    _cut(work, block_at, slot, 1, a, b, p.own_left, n, e, own, own_end, l0, count, p)
+    _cut(work, block_at, slot, 1, a, b, p.own_left, n, e, own, own_end, l0, count, places, p)
     shared_end = J if p.own_left else I
     panels = (shared_end + SIDE - 1) // SIDE
     for shared in range(0, shared_end, SIDE):
@@ -215,15 +223,14 @@ def _task(y, a, b, bias, work, table, slot, n, item, e, own, l0, count, part, pa
 
 
 @helper
-def _cut(work, to, slot, flag, a, b, left, n, e, first, end, l0, count, p):
+def _cut(work, to, slot, flag, a, b, left, n, e, first, end, l0, count, places, p):
     """Rows ``first`` to ``end`` of a, or columns of b, in bfloat16 parts: panel after panel.
 
     Notes the largest magnitude.  Squares are taken along the shorter stride.
     """
     steps, panels = (count + DEPTH - 1) // DEPTH, (end - first + SIDE - 1) // SIDE
     if left:
-        start = n * step(a, 0) + e * step(a, 1) + first * step(a, 2) + l0 * step(a, 3)
-        row, term = step(a, 2), step(a, 3)
+        start, row, term = n * step(a, 0) + e * step(a, 1) + l0 * step(a, 3), step(a, 2), step(a, 3)
     else:
         start = n * step(b, 0) + e * step(b, 1) + l0 * step(b, 2) + first * step(b, 3)
         row, term = step(b, 3), step(b, 2)
@@ -234,16 +241,21 @@ def _cut(work, to, slot, flag, a, b, left, n, e, first, end, l0, count, p):
         if abs(row) < abs(term):
             panel, k = task % panels, task // panels
         rows, terms = min(SIDE, end - first - panel * SIDE), min(DEPTH, count - k * DEPTH)
-        at = start + panel * SIDE * row + k * DEPTH * term
         target = to + (panel * steps + k) * STEP_BYTES
         whole = rows == SIDE and terms == DEPTH
         if left:
+            at = start + _place(first + panel * SIDE, row, places) + k * DEPTH * term
             source, distance = address(a, at), 4 * row
-            if not whole or term != 1:
+            if (first + panel * SIDE) % places[0] + rows > places[0]:
+                _copy_rows(work, square, a, start + k * DEPTH * term, first + panel * SIDE, rows,
+                           row, term, terms, places)  # fmt: skip
+                source, distance = address(work, square), 4 * DEPTH
+            elif not whole or term != 1:
                 copy_square(work, square, a, at, row, term, rows, terms)
                 source, distance = address(work, square), 4 * DEPTH
             size = split_rows(work, target, source, distance)
         else:
+            at = start + panel * SIDE * row + k * DEPTH * term
             source, distance = address(b, at), 4 * term
             if not whole or row != 1:
                 copy_square(work, square, b, at, term, row, terms, rows)
@@ -251,6 +263,26 @@ def _cut(work, to, slot, flag, a, b, left, n, e, first, end, l0, count, p):
             size = split_row_pairs(work, target, source, distance)
         largest = max(largest, size)
     store(work, flags + flag, max(largest, load(work, flags + flag)))
+
+
+@inlined
+def _place(row, apart, places):
+    """Elements from row 0 of a left factor to another one."""
+    run, at = row // places[0], row % places[0]
+    return at * apart + run % places[1] * places[2] + run // places[1] * places[3]
+
+
+@helper
+def _copy_rows(work, square, a, start, first, rows, row, term, terms, places):
+    """A square of rows that do not lie evenly, with zeros behind the last of them."""
+    if rows < SIDE or terms < DEPTH:
+        fill_row(work, square, work.dtype.type(0), SQUARE)
+    i = 0
+    while i < rows:
+        count = min(rows - i, places[0] - (first + i) % places[0])
+        copy_rectangle(work, square + i * SIDE, a, start + _place(first + i, row, places), row,
+                       term, count, terms)  # fmt: skip
+        i += count
 
 
 @helper

@@ -1,7 +1,12 @@
-"""Average pooling: a window's sum over the taps that count, and its share handed back."""
+"""Average pooling: a window's sum over the taps that count, and its share handed back.
+
+The loops here are for dilated windows and images with gaps: avg_pool_lanes.py and
+avg_pool_shares.py serve the others.
+"""
 
 from __future__ import annotations
 
+from . import avg_pool_lanes, avg_pool_shares
 from .jit import array, boolean, helper, kernel, out, prange, triple
 from .memory import load, step, store
 from .window import tap_at, taps_inside, windows_over
@@ -88,11 +93,15 @@ def spread(dx, dy, window, stride, dilation, before, after, padding_counts):
 
 def avg_pool_forward(y, x, geometry, count_include_pad, plan, workspace):
     g = geometry
+    if avg_pool_lanes.forward(y, x, g, count_include_pad, plan.threads):
+        return
     average(y.dtype, plan.threads, y, x,
             g.window, g.stride, g.dilation, g.before, g.after, count_include_pad)  # fmt: skip
 
 
 def avg_pool_backward(dx, dy, geometry, count_include_pad, plan, workspace):
     g = geometry
+    if avg_pool_shares.backward(dx, dy, g, count_include_pad, plan.threads):
+        return
     spread(dx.dtype, plan.threads, dx, dy,
            g.window, g.stride, g.dilation, g.before, g.after, count_include_pad)  # fmt: skip

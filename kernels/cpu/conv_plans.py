@@ -58,6 +58,16 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
 
     that the arrays at hand are not for.
     """
+    found = _plan(made, g, dtype, settings, again, tiled, without)
+    if tiled and without is None and not depthwise.serves(g) and depthwise.serves_last(g, dtype):
+        last = _depthwise(found, g, dtype, settings)
+        size = max(found.workspace_bytes, last.workspace_bytes)
+        return replace(found, last=replace(last, workspace_bytes=size), workspace_bytes=size)
+    return found
+
+
+def _plan(made, g, dtype, settings, again, tiled, without):
+    """For arrays in any layout."""
     operation = made.operation
     if tiled and without != "phases":
         def plan(threads, one, limit):

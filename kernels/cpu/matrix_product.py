@@ -71,8 +71,8 @@ def block_of_product(task, slot, y, a, b, bias, work, p):
             _write(y, n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2), work, total, p.columns,
                    rows, columns, p)  # fmt: skip
         return
-    # whole tiles go straight to y where its rows are contiguous, the others by way of work
-    whole = columns // p.width * p.width if step(y, 2) == 1 else 0
+    # tiles go straight to y where its rows are contiguous, else by way of work
+    whole = columns if step(y, 2) == 1 else 0
     to = n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2)
     _begin(y, to, whole, work, base, a, bias, i0, rows, j0, columns, p)
     for e in range(a.shape[1]):
@@ -167,6 +167,8 @@ def _a_lies_right(a, columns, p):
         return columns <= p.width or abs(step(a, 3)) * p.item <= 256
     if step(a, 3) != 1:
         return False
+    if abs(step(a, 2)) * p.panel * p.item <= 4096:
+        return True
     # rows a few lines apart, modulo the 4 KiB that a way of L1 holds, push each other out
     apart = step(a, 2) * p.item & 4095
     return columns <= 2 * p.width or min(apart, 4096 - apart) >= 128
@@ -229,8 +231,8 @@ def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, colu
         else:
             ahead, stride = next_b, b_stride
             next_b += depth * b_stride * p.item
-        strided_tile(zero, rows, panel, a_step, a_row, strip, b_step, depth, target,
-                     target_row, resume, ahead, stride)  # fmt: skip
+        strided_tile(zero, rows, min(p.width, columns - j), panel, a_step, a_row, strip, b_step,
+                     depth, target, target_row, resume, ahead, stride)  # fmt: skip
 
 
 @helper

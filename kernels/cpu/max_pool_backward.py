@@ -171,7 +171,7 @@ def _with_unit_steps(image, axis):
 
 
 def _walked(dx, dy, winner, geometry, pieces):
-    """The walk of `max_pool_scatter`; None where images have gaps, or are too few to share."""
+    """The walk of `max_pool_scatter`; None where images have gaps, or planes are too few to share."""
     if dx.flags.c_contiguous:
         if geometry.batch * geometry.channels < pieces:
             return None
@@ -179,7 +179,7 @@ def _walked(dx, dy, winner, geometry, pieces):
             return max_pool_scatter.walk(geometry, True, False)
         if all(a.strides[4] == a.itemsize or a.shape[4] == 1 for a in (dy, winner)):
             return max_pool_scatter.walk(geometry, False, False)
-    elif geometry.batch >= pieces and dx.transpose(0, 2, 3, 4, 1).flags.c_contiguous:
+    elif dx.transpose(0, 2, 3, 4, 1).flags.c_contiguous:
         if dy.strides[1] == dy.itemsize and winner.strides[1] == winner.itemsize:
             return max_pool_scatter.walk(geometry, False, True)
     return None

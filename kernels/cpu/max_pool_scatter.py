@@ -93,30 +93,51 @@ def by_rows(dx, dy, winner, places, extent, stride, before, pieces):
             n, c, _, _ = next_row(n, c, 0, 0, C, 1, 1)
 
 
+@inlined
+def _clear_pixels(dx, image, cleared, need, first, end):
+    """The same for pixels, of which the channels first..end-1 are cleared."""
+    C = dx.shape[1]
+    if end - first == C:
+        _clear(dx, image, cleared * C, need * C, need * C)
+        return max(cleared, need)
+    zeros = splat(dx.dtype.type(0), _WIDTH)
+    for pixel in range(cleared, need):
+        for c in range(first, end, _WIDTH):
+            lanes_store(dx, image + pixel * C + c, 1, 0, min(_WIDTH, end - c), zeros)
+    return max(cleared, need)
+
+
 @kernel(_signature, variants=WITH_WINNER)
 def by_pixels(dx, dy, winner, places, extent, stride, before, pieces):
-    """dx; channels lie next to each other in every array, and an image of dx is one run."""
+    """dx; channels lie next to each other in every array, and an image of dx is one run.
+
+    Where there are fewer images than pieces each is shared, by whole vectors of its channels.
+    """
     N, C, D, H, W = dx.shape
     _, _, Z, P, Q = dy.shape
-    size = D * H * W * C
+    parts = 1 if N >= pieces else (pieces + N - 1) // max(1, N)
+    vectors = (C + _WIDTH - 1) // _WIDTH
     for piece in prange(pieces):
-        for n in range(N * piece // pieces, N * (piece + 1) // pieces):
-            start, cleared = n * step(dx, 0), 0
-            for line in range(Z * P):
+        for share in range(N * parts * piece // pieces, N * parts * (piece + 1) // pieces):
+            n, part, cleared = share // parts, share % parts, 0
+            c0 = vectors * part // parts * _WIDTH
+            c1 = min(C, vectors * (part + 1) // parts * _WIDTH)
+            start = n * step(dx, 0)
+            for line in range(Z * P if c0 < c1 else 0):
                 z, p = line // P, line % P
                 d, h = z * stride[0] - before[0], p * stride[1] - before[1]
-                need = ((min(D, d + extent[0]) - 1) * H + min(H, h + extent[1])) * W * C
-                cleared = _clear(dx, start, cleared, need, size)
+                need = ((min(D, d + extent[0]) - 1) * H + min(H, h + extent[1])) * W
+                cleared = _clear_pixels(dx, start, cleared, need, c0, c1)
                 at = n * step(dy, 0) + z * step(dy, 2) + p * step(dy, 3)
                 name = n * step(winner, 0) + z * step(winner, 2) + p * step(winner, 3)
                 corner = start + ((d * H + h) * W - before[2]) * C
                 for _ in range(Q):
-                    for c in range(C):
+                    for c in range(c0, c1):
                         _hand_back(dx, corner + c, places, winner, name + c, dy, at + c)
                     corner += stride[2] * C
                     at += step(dy, 4)
                     name += step(winner, 4)
-            _clear(dx, start, cleared, size, size)
+            _clear_pixels(dx, start, cleared, D * H * W, c0, c1)
 
 
 def _grid(counts, steps, start=0):

@@ -10,7 +10,8 @@ LLVM has nothing left to decide.  The blocking, and why:
 - rows * vectors accumulators + vectors of B + one broadcast must fit the register file.
 - Each step issues rows + vectors loads and rows * vectors multiply-adds; a core does two of
   either per cycle, and needs 8 to 10 independent accumulators to hide the latency of one.
-  AVX-512 and NEON (32 registers): 14 x 2.  AVX2 (16 registers): 6 x 2.
+  AVX-512 (32 registers): 14 x 2.  AVX2 (16 registers): 6 x 2.  NEON has 32, but multiplies with
+  nothing that lies in memory, so that factors pass through registers, too: 12 x 2.
 - B is addressed through a table of offsets: the rows of B may be taps of an image as it lies,
   so convolution needs no im2col matrix (the idea of indirect GEMM: Dukhan, arXiv:1907.02129).
   `tile_of_vectors` finds A through the table instead, where A lies a vector of k at a time.
@@ -25,9 +26,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from .jit import helper
-from .vectors import LANES, REGISTERS, Emitter, const, pointer
+from .vectors import LANES, VECTOR_BYTES, Emitter, const, pointer
 
-ROWS = 14 if REGISTERS == 32 else 6
+ROWS = {64: 14, 32: 6, 16: 12}[VECTOR_BYTES]
 VECTORS = 2
 COLUMNS = {name: VECTORS * lanes for name, lanes in LANES.items()}  # of a tile
 

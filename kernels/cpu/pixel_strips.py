@@ -128,6 +128,6 @@ def _tile(y, a, b, bias, n, i, strip, line, p):
         for row in range(rows):
             fill_row(y, to + row * step(y, 1), load(bias, (i + row) * step(bias, 0)), p.width)
     source = address(b, n * step(b, 0) + j)
-    strided_tile(y.dtype.type(0), rows, address(a, i * step(a, 0)), step(a, 1), step(a, 0),
-                 source, step(b, 1), L, address(y, to), step(y, 1), int(bias.size > 0),
+    strided_tile(y.dtype.type(0), rows, p.width, address(a, i * step(a, 0)), step(a, 1),
+                 step(a, 0), source, step(b, 1), L, address(y, to), step(y, 1), int(bias.size > 0),
                  source + AHEAD * p.width * p.item + line * LINE, step(b, 1))  # fmt: skip

@@ -39,6 +39,8 @@ class CpuPlan(Plan):
     program: object = field(default=None, compare=False, repr=False)
     #: makes the plan for data that this one's algorithm finds it cannot serve
     otherwise: object = field(default=None, compare=False, repr=False)
+    #: the plan for images with channels last, where it is another one
+    last: object = field(default=None, compare=False, repr=False)
 
 
 def plan(operation, geometry, dtype, settings) -> Plan:

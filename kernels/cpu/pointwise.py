@@ -16,7 +16,15 @@ from math import prod
 
 import numpy as np
 
-from . import amx_pointwise, amx_pointwise_dw, columns, matmul, pixel_rows, pixel_strips
+from . import (
+    amx_matmul,
+    amx_pointwise,
+    amx_pointwise_dw,
+    columns,
+    matmul,
+    pixel_rows,
+    pixel_strips,
+)
 from .implicit_gemm import in_one_row
 from .jit import array, inlined, kernel, out, prange, triple
 from .memory import load, step, store
@@ -74,12 +82,28 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     served = None
     if _has_runs(program, amx_pointwise) and not _channels_last(target):
         served = amx_pointwise.run(target, u, w[0, :, :, 0, 0, 0], bias, program.images, workspace)
+    elif program.strided and not back and program.batch.algorithm == "amx":
+        served = _strided(v, u, w, bias, program, workspace)
     if served is None:
         source = u if back else _without_stride(u, plan, workspace)
         served = _products(target, source, w, bias, program, workspace)
     if served and back:
         put(v.dtype, plan.threads, v, target, bias, program.stride)
     return served
+
+
+def _strided(v, u, w, bias, program, workspace):
+    """The product on AMX tiles with every few pixels of u; None where one is not many channels."""
+    if not (_channels_last(v) and _channels_last(u)) or len(w) > 1 or v.shape[2] > 1:
+        return None
+    target, (_, row, pixel) = _as_one(v), program.stride
+    if target is None:
+        return None
+    image, line, apart = (u.strides[axis] // u.itemsize for axis in (0, 3, 4))
+    places = v.shape[4], v.shape[3], row * line, image
+    pixels = u[:1, :, 0, 0, ::pixel]  # the first row of them
+    return amx_matmul.run(target, w[:1, :, :, 0, 0, 0][None], pixels[None], bias[:, None],
+                          program.batch, workspace, places)  # fmt: skip
 
 
 def _products(v, u, w, bias, program, workspace) -> bool:
@@ -103,8 +127,7 @@ def _products(v, u, w, bias, program, workspace) -> bool:
 def reduce(dw, db, dy, x, plan, workspace) -> bool:
     """dw from dy and x, and db of dy if it has elements; False as `convolve`."""
     program = plan.program
-    in_rows = not program.strided and _channels_last(dy) and _channels_last(x)
-    if _has_runs(program, amx_pointwise_dw) and not in_rows:
+    if _has_runs(program, amx_pointwise_dw):
         return amx_pointwise_dw.run(dw, db, dy, x, program.images, workspace)
     inner, dys, xs = _matrices(dy, _without_stride(x, plan, workspace), program)
     if inner is None:

@@ -22,6 +22,11 @@ CHUNK = {"float32": 256, "float64": 192}
 #: of their own, of which L1 knows some 96.
 SHORT_CHUNK = {"float32": 256, "float64": 128}
 
+#: Where few sums are cut into parts, bytes of both factors that L1 keeps while every tile of the
+#: sums takes them up, and the least steps that pay for reading and writing these.
+NEAREST_BYTES = 32 * 1024
+LEAST_CHUNK = 64
+
 #: Rows of a block, for which its b is packed, and columns: b's packed block stays in L2.
 BLOCK_ROWS = 1024
 BLOCK_COLUMNS = 1024
@@ -122,6 +127,8 @@ def _blocking(g, rows, columns, parts, dtype, threads):
     chunk = _even(part, min(CHUNK[dtype], BLOCK_BYTES // (columns * item)))
     near = rows * part * item <= NEAR_BYTES
     short = chunk if near else _even(part, SHORT_CHUNK[dtype])
+    if parts > 1:
+        short = min(short, _even(part, max(LEAST_CHUNK, NEAREST_BYTES // ((rows + columns) * item))))
     far = g.batch * g.rows * g.columns * item > NEAR_BYTES
     asks = int(far and part >= 128 and columns >= 12 * width)  # else there is no time, or no tile
     longest = max(chunk, short)

@@ -124,6 +124,12 @@ def plus(typing, a, b):
 
 
 @intrinsic
+def times(typing, a, b):
+    """a * b, lane by lane."""
+    return a(a, b), lambda context, builder, signature, arguments: builder.fmul(*arguments)
+
+
+@intrinsic
 def in_range(typing, a, first, end):
     """Which lanes of a vector of integers lie in first..end-1."""
 

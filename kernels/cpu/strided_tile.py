@@ -7,6 +7,8 @@ packed, that lie in an argument, and results in either.
 
 from __future__ import annotations
 
+import itertools
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -14,7 +16,7 @@ from numba.extending import intrinsic
 
 from .jit import helper
 from .microkernel import ROWS, VECTORS, Tile
-from .vectors import Emitter, const, pointer
+from .vectors import ITEMSIZE, VECTOR_BYTES, Emitter, const, pointer
 
 #: Rows of A that share a pointer: the others are one or two strides behind it, which the address
 #: of a load may add.  A pointer for each would take more registers than there are.
@@ -22,7 +24,36 @@ SHARED = 3
 
 
 class _StridedTile(Tile):
-    """Emits the tile for one number of rows into the function being built."""
+    """Emits the tile for one number of rows and vectors into the function being built."""
+
+    def __init__(self, builder, dtype, rows, vectors, columns):
+        super().__init__(builder, dtype, rows, table_of_a=False)
+        self.vectors = vectors
+        self.left = builder.sub(columns, const((vectors - 1) * self.lanes))  # for the last vector
+
+    def cells(self):
+        return [(i, j) for i in range(self.rows) for j in range(self.vectors)]
+
+    def _read(self, c, ldc, i, j):
+        if j < self.vectors - 1:
+            return super()._read(c, ldc, i, j)
+        return self.masked_load(self._cell(c, ldc, i, j), self.first_lanes(self.left))
+
+    def _write_all(self, values, c, ldc):
+        """The last vector of each row only as far as there are columns."""
+        build = self.builder
+        whole = build.icmp_signed(">=", self.left, const(self.lanes))
+        with build.if_else(whole) as (full, part):
+            with full:
+                for value, (i, j) in zip(values, self.cells()):
+                    self._write(value, c, ldc, i, j)
+            with part:
+                mask = self.first_lanes(self.left)
+                for value, (i, j) in zip(values, self.cells()):
+                    if j < self.vectors - 1:
+                        self._write(value, c, ldc, i, j)
+                    else:
+                        self.masked_store(value, self._cell(c, ldc, i, j), mask)
 
     def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride):
         build = self.builder
@@ -42,8 +73,7 @@ class _StridedTile(Tile):
         heads = [build.gep(a, [build.mul(a_row, const(i))]) for i in range(0, self.rows, SHARED)]
         last = self._sum(first, depth, (b, ahead, *heads),
                          (b_step, stride, *[a_step] * len(heads)), a_row)  # fmt: skip
-        for value, (i, j) in zip(last, self.cells()):
-            self._write(value, c, ldc, i, j)
+        self._write_all(last, c, ldc)
 
     def _fetch(self, at):
         """Asks for the cache line at ``at``, which a later tile will read from L2."""
@@ -68,14 +98,15 @@ class _StridedTile(Tile):
         sums = [build.phi(self.vector) for _ in first]
         self._fetch(pointers[1])
         columns = [build.load(self._column(pointers[0], j), align=self.size)
-                   for j in range(VECTORS)]  # fmt: skip
+                   for j in range(self.vectors)]  # fmt: skip
         after = []
         for i in range(self.rows):  # each factor just before its use, or they fill the registers
             head = pointers[2 + i // SHARED]
             behind = (const(0), a_row, twice)[i % SHARED]
             factor = self.broadcast(build.gep(head, [behind]), 0)
-            for j in range(VECTORS):
-                after.append(build.call(self.fma, [factor, columns[j], sums[i * VECTORS + j]]))
+            for j in range(self.vectors):
+                total = sums[i * self.vectors + j]
+                after.append(build.call(self.fma, [factor, columns[j], total]))
         following = build.add(k, const(1))
         moved = [build.gep(phi, [step]) for phi, step in zip(pointers, steps)]
         for phi, initial, next_value in ((k, const(0), following), *zip(pointers, starts, moved),
@@ -126,34 +157,40 @@ def copy_rows(typing, zero, target, target_step, source, source_step, rows, coun
 
 
 @intrinsic
-def _strided(typing, zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride):
-    """A switch over ``rows`` with one emitted tile per case; see `strided_tile`."""
+def _strided(typing, zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
+             stride):  # fmt: skip
+    """A switch over rows and vectors with one emitted tile per case; see `strided_tile`."""
 
     def generate(context, builder, signature, arguments):
-        zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride = arguments
+        (zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
+         stride) = arguments  # fmt: skip
         a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, ahead))
         resumed = builder.icmp_signed("!=", resume, const(0))
         end = builder.append_basic_block("tiles.end")
-        switch = builder.switch(rows, end)
-        for count in range(1, ROWS + 1):
-            block = builder.append_basic_block(f"tile.{count}")
-            switch.add_case(const(count), block)
+        lanes = VECTOR_BYTES // ITEMSIZE[signature.args[0].name]
+        wide = builder.zext(builder.icmp_signed(">", columns, const(lanes)), const(0).type)
+        switch = builder.switch(builder.add(builder.mul(wide, const(ROWS)), rows), end)
+        for vectors, count in itertools.product(range(1, VECTORS + 1), range(1, ROWS + 1)):
+            block = builder.append_basic_block(f"tile.{count}x{vectors}")
+            switch.add_case(const((vectors - 1) * ROWS + count), block)
             builder.position_at_end(block)
-            emitter = _StridedTile(builder, signature.args[0], count, table_of_a=False)
+            emitter = _StridedTile(builder, signature.args[0], count, vectors, columns)
             emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed, ahead, stride)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(zero, *[types.intp] * 12), generate
+    return types.void(zero, *[types.intp] * 13), generate
 
 
 @helper
-def strided_tile(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride):
-    """rows x COLUMNS of C from A[k*a_step + i*a_row] and B[k*b_step + j], k < depth.
+def strided_tile(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
+                 stride):  # fmt: skip
+    """rows x columns of C from A[k*a_step + i*a_row] and B[k*b_step + j], k < depth.
 
+    There are COLUMNS columns at most; of B whole vectors are read.
     a, b and c are addresses; the other numbers count elements, whose type is that of ``zero``.
     C's rows are ldc apart.  It begins with zero, or with what it holds if ``resume``.
     Meanwhile memory from ``ahead`` on is fetched, ``stride`` elements further at each step.
     """
-    _strided(zero, rows, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride)
+    _strided(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride)

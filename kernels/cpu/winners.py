@@ -242,6 +242,31 @@ def any_bad_by_table(found, winner, allowed, words):
         found[piece] = (missing & 1) != 0 or beyond != 0
 
 
+@kernel(lambda I: (out(int64, 1), array(I, 5), array(int64, 1), int64),
+        variants=("uint8", "uint16", "uint32"))  # fmt: skip
+def any_bad_of_pixels(found, winner, allowed, words):
+    """`any_bad_by_table` of winners that are one run of memory with channels last."""
+    C, cells, pieces = winner.shape[1], allowed.size // words, found.size
+    pixels = winner.shape[0] * cells
+    for piece in prange(pieces):
+        missing, beyond = np.int64(0), np.int64(0)
+        for pixel in range(pixels * piece // pieces, pixels * (piece + 1) // pieces):
+            at, table = pixel * C, pixel % cells * words
+            if words == 1:
+                taps = load(allowed, table)
+                for c in range(C):
+                    number = int64(load(winner, at + c))
+                    beyond |= number >> 6
+                    missing |= ~(taps >> (number & 63))
+            else:
+                for c in range(C):
+                    number = int64(load(winner, at + c))
+                    word = min(number >> 6, words - 1)
+                    beyond |= (number >> 6) - word
+                    missing |= ~(load(allowed, table + word) >> (number & 63))
+        found[piece] = (missing & 1) != 0 or beyond != 0
+
+
 @kernel(lambda I: (out(int64, 1), array(I, 5), *_MOVE), variants=("int64",))
 def first_bad_index(found, index, size, window, stride, dilation, before):
     """found[piece] = the first index of that piece that its window does not read, or -1."""
@@ -298,16 +323,17 @@ def _first(found):
 
 def check_winner(winner, geometry, plan, workspace):
     found = np.empty(plan.threads, np.int64)
-    dense, across = winner.flags.c_contiguous, False
-    allowed = _allowed(geometry) if dense else None
-    if allowed is not None:
-        any_bad_by_table(winner.dtype, plan.threads, found, winner, allowed,
-                         allowed.size // math.prod(geometry.out))  # fmt: skip
-    elif not dense:
+    dense, across, by_table = winner.flags.c_contiguous, False, any_bad_by_table
+    if not dense:
         across = across_channels(winner)
         dense = across and winner.transpose(0, 2, 3, 4, 1).flags.c_contiguous
+        by_table = any_bad_of_pixels
+    allowed = _allowed(geometry) if dense else None
     if allowed is None:
         any_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry), across, dense)
+    else:
+        by_table(winner.dtype, plan.threads, found, winner, allowed,
+                 allowed.size // math.prod(geometry.out))  # fmt: skip
     if not any(found.tolist()):
         return -1
     first_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry))

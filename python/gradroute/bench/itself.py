@@ -13,58 +13,7 @@ import numpy as np
 
 import gradroute as gr
 
-from . import machine
-from .cases import Case
-from .measure import error_to, expected
-from .peers import peer_class
-from .peers.ours import Ours
-
-# ---- errors -------------------------------------------------------------------------------
-
-_FIELDS = "N C H W K R S stride padding dilation groups".split()
-_CONVOLUTIONS = {
-    "3x3, 64 to 64 channels, 28x28": (2, 64, 28, 28, 64, 3, 3, 1, 1, 1, 1),
-    "3x3, 512 to 512 channels, 7x7": (4, 512, 7, 7, 512, 3, 3, 1, 1, 1, 1),
-    "1x1, 1024 to 256 channels, 14x14": (4, 1024, 14, 14, 256, 1, 1, 1, 0, 1, 1),
-    "7x7 stride 2, 3 to 64 channels, 112x112": (2, 3, 112, 112, 64, 7, 7, 2, 3, 1, 1),
-    "3x3 depthwise, 128 channels, 28x28": (2, 128, 28, 28, 128, 3, 3, 1, 1, 1, 128),
-    "3x3, 1 to 4 channels, 6x6": (1, 1, 6, 6, 4, 3, 3, 1, 1, 1, 1),
-}
-_PLANNED = {"conv_forward": "conv", "conv_dx": "conv_dx", "conv_dw": "conv_dw"}
-_SETTINGS = ({"precision": "standard"}, {"precision": "strict"},
-             {"precision": "strict", "workspace_limit": 0})  # fmt: skip
-
-
-def error_cases() -> list[Case]:
-    cases = [
-        Case(op, name, tuple(zip(_FIELDS, sizes)))
-        for name, sizes in _CONVOLUTIONS.items()
-        for op in _PLANNED
-    ]
-    product = (("B", 1), ("I", 256), ("L", 256), ("J", 256))
-    return [*cases, Case("matmul_backward", "256 x 256 x 256", product)]
-
-
-def errors(case: Case, threads: int) -> list[str]:
-    """The case's error with the algorithm that made it, for each of _SETTINGS, then PyTorch's."""
-    inputs = case.inputs("float32")
-    wanted = expected(case, inputs, threads)
-    found = []
-    for settings in _SETTINGS:
-        with gr.config(backend="numba", threads=threads, **settings):
-            run = Ours(threads).prepare(case, inputs)
-            error = error_to(wanted, run.read(run.call()))
-            if case.family == "conv":
-                plan = gr.plan(_PLANNED[case.op], inputs["x"], inputs["w"], **case.options)
-            else:
-                plan = gr.plan("matmul", inputs["a"], inputs["b"])
-        found.append(f"{error:.1e} ({plan.algorithm})")
-    torch = peer_class("pytorch")
-    if torch.missing() is not None:
-        return [*found, "-"]
-    run = torch(threads).prepare(case, inputs)
-    return [*found, f"{error_to(wanted, run.read(run.call())):.1e}"]
-
+from . import accuracy, machine
 
 # ---- first calls --------------------------------------------------------------------------
 
@@ -185,23 +134,24 @@ def write(path, threads: int, command: str, step=lambda what: None) -> None:
     step("small calls")
     small = small_calls()
     wrong = []
-    for case in error_cases():
+    for case in accuracy.cases():
         step(f"error of {case.op}, {case.name}")
-        wrong.append([f"{case.op}: {case.name}", *errors(case, threads)])
+        wrong.append([f"{case.op}: {case.name}", *accuracy.errors(case, threads)])
     first = []
     for operation in FIRST_CALLS:
         step(f"first call of {operation}")
         first.append([operation, *first_calls(operation)])
-    columns = ["operation", '"standard"', '"strict"', '"strict", no workspace', "PyTorch"]
     text = [
         "# Errors, first calls, small calls", "",
         f"Written by `{command}`; do not edit.", "",
         *table(["", ""], [[k, v] for k, v in where.items()]),
         "## Error of each algorithm", "",
         "Relative L2 error of float32 to the same sum in float64, standard normal values; in "
-        "brackets the algorithm that served the call. Without workspace the direct loops serve: one "
-        "float32 sum in order for each result, for dw one for each row of an image first.", "",
-        *table(columns, wrong),
+        "brackets the algorithm that served the call, behind a colon the one that it leaves its "
+        "sums to; of a product's two gradients each may have its own. Without workspace the direct "
+        "loops serve: one float32 sum in order for each result, for dw one for each row of an image "
+        "first.", "",
+        *table(accuracy.COLUMNS, wrong),
         "## First call in a new process", "",
         "Processor seconds of `import gradroute` and the first call, beyond `import numba`: with an "
         "empty kernel cache, so that the operation is compiled, and with a filled one.", "", *table(["operation", "empty, s", "filled, s", "files written",

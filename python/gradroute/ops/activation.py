@@ -108,7 +108,23 @@ def activate_backward(dy, name, *, x=None, y=None, out=None):
     >>> gr.activate_backward(np.array([5.0, 5.0]), "relu", y=np.array([0.0, 2.0]))
     array([0., 5.])
     """
+    only_y = x is None
+    call, from_output, plan = _activate_backward(
+        (dy, y, None) if only_y else (dy, x, y), (name, only_y), out
+    )
+    dx, row = flat_result(call, dy.shape, out)
+    call.backend.activation.activate_backward(
+        row, flat(call, dy), flat(call, y if from_output else x), name, from_output, plan,
+        call.workspace(plan),
+    )  # fmt: skip
+    return finish_flat(call, dx, row)
+
+
+@settled
+def _activate_backward(dy, one, other, name, only_y):
+    """``one`` is y, where there is only that, else x, and ``other`` is y."""
     check_activation(name)
+    x, y = (None, one) if only_y else (one, other)
     call = Call({"dy": dy, "x": x, "y": y}, optional=("x", "y"))
     if y is not None and name in SLOPE_FROM_OUTPUT:
         saved, argument, from_output = y, "y", True
@@ -118,12 +134,7 @@ def activate_backward(dy, name, *, x=None, y=None, out=None):
         which = "x or y" if name in SLOPE_FROM_OUTPUT else "x: its slope cannot be read off y"
         raise ArgumentValueError(f"activate_backward of {name!r} needs {which}")
     check_shape(saved, argument, dy.shape, "dy's")
-    dx, row = flat_result(call, dy.shape, out)
-    call.backend.activation.activate_backward(
-        row, flat(call, dy), flat(call, saved), name, from_output,
-        *call.scratch("activate_backward", dy.size),
-    )  # fmt: skip
-    return finish_flat(call, dx, row)
+    return call, from_output, call.plan("activate_backward", dy.size)
 
 
 def softmax_cross_entropy(logits, labels, *, out=None):
@@ -159,22 +170,28 @@ def softmax_cross_entropy(logits, labels, *, out=None):
     >>> round(float(loss), 4), dlogits
     (1.3863, array([[ 0.25,  0.25, -0.75,  0.25]]))
     """
-    call = Call({"logits": logits}, labels=labels)
-    integer_array(labels, "labels")
-    if logits.ndim != 2 or logits.shape[1] < 1:
-        raise ArgumentValueError(f"logits must be (N, C) with C >= 1, got shape {logits.shape}")
-    check_shape(labels, "labels", logits.shape[:1], "one per row of logits")
+    call, look, plan = _softmax_cross_entropy((logits, labels), (), out)
     out_loss, out_dlogits = out_tuple(out, (True, True), ("loss", "dlogits"))
     loss = call.result((), out_loss, "out[0] (loss)")
     dlogits = call.result(logits.shape, out_dlogits, "out[1] (dlogits)")
     classes = logits.shape[1]
     kernels, marks = call.backend.activation, carried(call, labels)
-    bad = kernels.check_labels(marks, classes, *call.scratch("check_labels", labels.size))
+    bad = kernels.check_labels(marks, classes, look, call.workspace(look))
     refuse_bad_values(
         call, bad, lambda n: f"labels[{n}] is out of range: logits have {classes} classes"
     )
     kernels.softmax_cross_entropy(
-        loss, dlogits, call.input(logits), marks, bad,
-        *call.scratch("softmax_cross_entropy", logits.shape),
-    )  # fmt: skip
+        loss, dlogits, call.input(logits), marks, bad, plan, call.workspace(plan)
+    )
     return call.finish_all(loss, dlogits)
+
+
+@settled
+def _softmax_cross_entropy(logits, labels):
+    call = Call({"logits": logits}, labels=labels)
+    integer_array(labels, "labels")
+    if logits.ndim != 2 or logits.shape[1] < 1:
+        raise ArgumentValueError(f"logits must be (N, C) with C >= 1, got shape {logits.shape}")
+    check_shape(labels, "labels", logits.shape[:1], "one per row of logits")
+    look = call.plan("check_labels", labels.size)
+    return call, look, call.plan("softmax_cross_entropy", logits.shape)

@@ -148,17 +148,26 @@ def avg_pool(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False,
     >>> gr.avg_pool(np.array([[[1.0, 3.0, 5.0, 7.0]]]), 2)
     array([[[2., 6.]]])
     """
+    call, geometry, shape, include, plan = _avg_pool(
+        (x,), (window, stride, padding, dilation, ceil_mode, count_include_pad, layout), out
+    )
+    y = call.result(shape, out)
+    call.backend.pool.avg_pool_forward(
+        canonical(y, layout), canonical(call.input(x), layout), geometry, include, plan,
+        call.workspace(plan),
+    )  # fmt: skip
+    return call.finish(y)
+
+
+@settled
+def _avg_pool(x, window, stride, padding, dilation, ceil_mode, count_include_pad, layout):
     call = Call({"x": x})
     geometry = window_geometry(
         image_shape(x.shape, "x", layout), window, stride, padding, dilation, ceil_mode
     )
     include = flag(count_include_pad, "count_include_pad")
-    y = call.result(pooled_shape(geometry, x.ndim - 2, layout), out)
-    call.backend.pool.avg_pool_forward(
-        canonical(y, layout), canonical(call.input(x), layout), geometry, include,
-        *call.scratch("avg_pool_forward", geometry),
-    )  # fmt: skip
-    return call.finish(y)
+    shape = pooled_shape(geometry, x.ndim - 2, layout)
+    return call, geometry, shape, include, call.plan("avg_pool_forward", geometry)
 
 
 def avg_pool_backward(dy, x_shape, window, *, stride=None, padding=0, dilation=1,
@@ -188,15 +197,26 @@ def avg_pool_backward(dy, x_shape, window, *, stride=None, padding=0, dilation=1
     >>> gr.avg_pool_backward(np.array([[[1.0, 4.0]]]), (1, 1, 4), 2)
     array([[[0.5, 0.5, 2. , 2. ]]])
     """
+    call, geometry, shape, include, plan = _avg_pool_backward(
+        (dy,), (x_shape, window, stride, padding, dilation, ceil_mode, count_include_pad, layout),
+        out,
+    )  # fmt: skip
+    dx = call.result(shape, out)
+    call.backend.pool.avg_pool_backward(
+        canonical(dx, layout), canonical(call.input(dy), layout), geometry, include, plan,
+        call.workspace(plan),
+    )  # fmt: skip
+    return call.finish(dx)
+
+
+@settled
+def _avg_pool_backward(dy, x_shape, window, stride, padding, dilation, ceil_mode,
+                       count_include_pad, layout):  # fmt: skip
     call = Call({"dy": dy})
     shape = given_shape(x_shape, layout)
     geometry = window_geometry(shape, window, stride, padding, dilation, ceil_mode)
     include = flag(count_include_pad, "count_include_pad")
     pooled = pooled_shape(geometry, len(shape) - 2, layout)
     check_shape(dy, "dy", pooled, "that of avg_pool's result for this x_shape")
-    dx = call.result(from_first(shape, layout), out)
-    call.backend.pool.avg_pool_backward(
-        canonical(dx, layout), canonical(call.input(dy), layout), geometry, include,
-        *call.scratch("avg_pool_backward", geometry),
-    )  # fmt: skip
-    return call.finish(dx)
+    whole = from_first(shape, layout)
+    return call, geometry, whole, include, call.plan("avg_pool_backward", geometry)
