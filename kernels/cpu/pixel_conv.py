@@ -120,7 +120,7 @@ def serves_last(g, dtype, forward) -> bool:
         return False
     rows = (g.out_channels if forward else g.in_channels) // g.groups
     few = 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS
-    return few and g.taps > 1 and g.batch > 0 and rows % LANES[dtype] == 0
+    return few and g.batch > 0 and rows % LANES[dtype] == 0
 
 
 def build(g, dtype, threads, forward) -> Program:
