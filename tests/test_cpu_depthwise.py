@@ -84,6 +84,14 @@ MANY = [
     (1, 32, 16, 8, (9, 8), (3, 3), 1, 1, 1),
 ]
 
+#: the same, of groups of which one fills a vector of float32: of channels-last images only
+FULL = [
+    (2, 32, 32, 2, (9, 14), (3, 3), 1, 1, 1),
+    (2, 48, 48, 4, (13, 10), (3, 3), 2, 1, 1),
+    (1, 24, 48, 3, (8, 11), (3, 3), 2, 1, 2),
+    (1, 80, 45, 5, (7, 9), (3, 3), 1, 2, 2),
+]
+
 
 def taps(shape, window, stride, dilation, padding, out):
     """For every tap of the window: (tap, slices of the outputs, slices of the inputs it reads)."""
@@ -156,8 +164,28 @@ def test_every_layout_gives_the_direct_sum(shape, dtype):
         assert_close(found, exact, dtype)
 
 
+@pytest.mark.parametrize("shape", FULL, ids=str)
+def test_channels_last_images_have_a_plan_of_their_own_where_a_group_fills_a_vector(shape):
+    x, w, dy, options = problem(shape, "float32")
+    expected, b = direct(x, w, dy, shape), np.arange(len(w), dtype="float32")
+    for layout, give, take in (("channels_first", np.array, np.array),
+                               ("channels_last", last, first)):  # fmt: skip
+        options["layout"] = layout
+        plans = [gr.plan(name, give(x), w, **options) for name in ("conv", "conv_dx", "conv_dw")]
+        own = layout == "channels_last" and vectors.VECTOR_BYTES == 64
+        assert all((plan.algorithm == "depthwise") == own for plan in plans)
+        y = take(gr.conv(give(x), w, b, **options))
+        assert_close(y, expected[0] + b[:, None, None], "float32")
+        dx, dw, db = gr.conv_backward(give(dy), give(x), w, **options)
+        found = (take(dx), dw, db)
+        for one, exact in zip(found, (*expected[1:], dy.astype(float).sum((0, 2, 3)))):
+            assert_close(one, exact, "float32")
+    with gr.config(workspace_limit=plans[0].workspace_bytes - 1):
+        assert_close(first(gr.conv(last(x), w, **options)), expected[0], "float32")
+
+
 @pytest.mark.parametrize(
-    "shape", [*SHAPES[:3], SHAPES[9], SHAPES[11], *NARROW, *WINDOWS, *MANY], ids=str
+    "shape", [*SHAPES[:3], SHAPES[9], SHAPES[11], *NARROW, *WINDOWS, *MANY, *FULL], ids=str
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("value", (np.inf, np.nan))
@@ -187,7 +215,7 @@ def test_narrow_planes_give_the_bits_of_wide_ones(shape, dtype):
     assert np.array_equal(y, gr.conv(wide, w, **options)[..., : y.shape[-1]])
 
 
-@pytest.mark.parametrize("shape", [SHAPES[10], MANY[0], MANY[5]], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[10], MANY[0], MANY[5], FULL[0]], ids=str)
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_infinite_pixels_show_only_where_they_are_read(shape):
     """Beyond the last dy there is nothing to multiply an infinite pixel with, not zero."""
@@ -201,7 +229,7 @@ def test_infinite_pixels_show_only_where_they_are_read(shape):
 
 @pytest.mark.parametrize("layout", ("channels_first", "channels_last"))
 @pytest.mark.parametrize(
-    "shape", [SHAPES[0], SHAPES[2], SHAPES[5], SHAPES[10], MANY[0], MANY[6]], ids=str
+    "shape", [SHAPES[0], SHAPES[2], SHAPES[5], SHAPES[10], MANY[0], MANY[6], FULL[1]], ids=str
 )
 def test_threads_do_not_change_a_bit(shape, layout):
     if gr.config.threads == 1 or available_threads() < 2:

@@ -69,11 +69,11 @@ counts(function, ROWS)
     "as they lie": """
 for rows in (1, 5, ROWS):
     def emit(builder, words):
-        emitter = strided_tile._StridedTile(builder, dtype, rows, table_of_a=False)
+        emitter = strided_tile._StridedTile(builder, dtype, rows)
         a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride = pointers(
             builder, emitter, words, (0, 3, 6, 9))
         resume = builder.icmp_signed("!=", resume, vectors.const(0))
-        emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride)
+        emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, (stride,))
     function = neon_machine.Function(11, emit)
     a, b, c = operands(rows)
     a = np.ascontiguousarray(a.T)

@@ -30,6 +30,8 @@ CASES = {
     "small images for AMX": ((9, 160, 7, 7), 190, {}),
     "three small images for AMX": ((3, 256, 16, 8), 250, {"stride": (1, 2)}),
     "more terms than rows": ((3, 100, 13, 20), 16, {}),
+    "planes of whole lines": ((5, 33, 40, 32), 24, {}),
+    "planes of whole lines, more terms": ((5, 100, 40, 32), 16, {}),
 }
 
 #: how the images lie: x, and dy
@@ -161,3 +163,19 @@ def test_few_channels_are_read_as_they_lie_whatever_the_distances_between_them()
     gr.conv(x, w, bias[:16], out=room[:, 1:17], **options)
     np.testing.assert_array_equal(room[:, 1:17], right)
     assert np.isnan(room[:, 0]).all() and np.isnan(room[:, 17]).all()
+
+
+@pytest.mark.parametrize("name", ["planes of whole lines", "planes of whole lines, more terms"])
+def test_strips_give_the_same_bits_wherever_in_a_line_images_begin(name):
+    dy, x, w, bias, options = _given(CASES[name], "float32")
+    bias = bias[: len(w)]
+    assert gr.plan("conv", x, w, **options).blocking["product"] == "strips"
+    right = gr.conv(x, w, bias, **options)
+    for at, to in ((4, 0), (0, 9), (15, 4)):
+        image, room = (np.full(a.size + 32, np.nan, np.float32) for a in (x, right))
+        image = image[at : at + x.size].reshape(x.shape)
+        image[:] = x
+        y = room[to : to + right.size].reshape(right.shape)
+        gr.conv(image, w, bias, out=y, **options)
+        np.testing.assert_array_equal(y, right)
+        assert np.isnan(room[:to]).all() and np.isnan(room[to + y.size :]).all()

@@ -9,15 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .channel_planes import RUN, turns, vectors
+from .channel_planes import RUN, alone, turns, vectors
 from .channel_rows import row_of_tiles, units
 from .channel_tile import HIGH, SIDE, filter_tile
+from .group_tile import group_filter_tile
 from .jit import FLOATS, Kernel, array, inlined, int64, out, prange, triple
 from .memory import load, step, store
-from .vectors import LANES, VECTOR_BYTES, add_row, fill_row
+from .vectors import ITEMSIZE, LANES, VECTOR_BYTES, add_row, fill_row
 
 #: Parts to cut images into, if each then has two rows of tiles at least.
 PARTS = 32
+
+#: Bytes of the sums of all parts, which are read again in the end, and parts to have even so.
+SUMS_BYTES = 2 * 1024 * 1024
+LEAST_PARTS = 8
 
 
 class Program(NamedTuple):
@@ -31,23 +36,29 @@ class Program(NamedTuple):
 def build(g, stride, operation, dtype) -> Program:
     """The program for a geometry that channel_planes.py serves."""
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    kernel = filters if stride == 1 else filters_down
-    return Program(kernel, turns(rows, channels, LANES[dtype]), _parts(g))
+    kernel = KERNELS[stride, alone(rows, channels, dtype)]
+    return Program(kernel, turns(rows, channels, LANES[dtype]), _parts(g, dtype))
 
 
-def _parts(g):
+def _parts(g, dtype):
     every = min(g.dilation[1], g.out[1])
     rows = -(-(-(-g.out[1] // every)) // HIGH[1])
-    return max(1, min(g.batch * g.out[0] * every * rows // 2, PARTS))
+    most = max(LEAST_PARTS, min(PARTS, SUMS_BYTES // (_sums(g, dtype) * ITEMSIZE[dtype])))
+    return max(1, min(g.batch * g.out[0] * every * rows // 2, most))
+
+
+def _sums(g, dtype):
+    """Those of a part: nine for each pair of channels and plane of the window, and dy's."""
+    channels = g.in_channels // g.groups
+    return vectors(g, dtype) * (channels * g.taps + 1) * LANES[dtype]
 
 
 def workspace_elements(g, dtype) -> int:
-    """The sums of each part: nine for each pair of channels and plane of the window, and dy's."""
-    channels = g.in_channels // g.groups
-    return _parts(g) * vectors(g, dtype) * (channels * g.taps + 1) * LANES[dtype]
+    """The sums of each part."""
+    return _parts(g, dtype) * _sums(g, dtype)
 
 
-def _filters(name, down):
+def _filters(name, down, filter_tile=filter_tile):
     """The kernel for one stride: dw, and db unless it is empty.
 
     work[0] becomes the number of results that are infinite or NaN: 0 stood in for dy beyond the
@@ -73,7 +84,8 @@ def _filters(name, down):
             for part in range(1, parts):
                 add_row(work, vector * size, work, (part * vectors + vector) * size, size)
             count = min(groups, G - vector * groups)
-            bad += _write(dw, db, work, vector * size, vector * groups, count, KG, lanes)
+            bad += _write(dw, db, work, vector * size, vector * groups, count, groups == 1, KG,
+                          lanes)  # fmt: skip
         store(work, 0, dw.dtype.type(bad))
 
     body.__name__ = name
@@ -83,7 +95,7 @@ def _filters(name, down):
 
 
 @inlined
-def _write(dw, db, work, at, first, groups, KG, lanes):
+def _write(dw, db, work, at, first, groups, alone, KG, lanes):
     """A vector's sums to where they belong; returns how many are infinite or NaN."""
     _, CG, T, _, _ = dw.shape
     bad = 0
@@ -91,7 +103,7 @@ def _write(dw, db, work, at, first, groups, KG, lanes):
         for k in range(KG):
             lane, to = at + g * KG + k, ((first + g) * KG + k) * step(dw, 0)
             for t in range(T):
-                c = k if k < CG else k % CG
+                c = 0 if alone else k % CG
                 for i in range(CG):
                     place = lane + (t * CG + i) * SIDE * SIDE * lanes
                     for tap in range(SIDE * SIDE):
@@ -108,3 +120,9 @@ def _write(dw, db, work, at, first, groups, KG, lanes):
 
 filters = _filters("channel_filters", 1)
 filters_down = _filters("channel_filters_down", 2)
+group_filters = _filters("group_filters", 1, group_filter_tile)
+group_filters_down = _filters("group_filters_down", 2, group_filter_tile)
+
+#: by the stride, and whether a vector holds one group only
+KERNELS = {(1, False): filters, (2, False): filters_down, (1, True): group_filters,
+           (2, True): group_filters_down}  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 
 from .channel_rows import row_of_tiles, units
 from .channel_tile import HIGH, PERMUTES, SIDE, tile
+from .group_tile import group_tile
 from .jit import FLOATS, Kernel, array, helper, inlined, int64, out, prange, triple
 from .memory import load, step, store
 from .vectors import LANES, VECTOR_BYTES, fill_row
@@ -40,6 +41,11 @@ def vectors(g, dtype):
     return -(-g.groups // (LANES[dtype] // largest))
 
 
+def alone(rows, channels, dtype):
+    """Does a vector hold one group of so many channels, and no second one?"""
+    return PERMUTES and LANES[dtype] // max(rows, channels) == 1
+
+
 def turns(rows, channels, lanes):
     """Row i: the source lane for each target lane, in pieces of 4 bytes.
 
@@ -54,7 +60,7 @@ def turns(rows, channels, lanes):
     return np.ascontiguousarray(found.reshape(channels, -1).astype(np.int32))
 
 
-def _planes(name, up, down):
+def _planes(name, up, down, tile=tile):
     """The kernel for one pair of strides: v = u convolved with w, + b.
 
     w is (G, v's channels a group, u's channels a group, T, 3, 3).
@@ -97,7 +103,7 @@ def _pack(work, to, w, b, first, groups, lanes):
             lane = g * KG + k
             at = (first + g) * step(w, 0) + k * step(w, 1)
             for t in range(T):
-                c = k if k < CG else k % CG
+                c = 0 if groups == 1 else k % CG
                 for i in range(CG):
                     _pack_taps(work, to + (t * CG + i) * SIDE * SIDE * lanes + lane, lanes,
                                w, at + c * step(w, 2) + t * step(w, 3))  # fmt: skip
@@ -125,12 +131,21 @@ class Program(NamedTuple):
 planes = _planes("channel_planes", 1, 1)
 planes_down = _planes("channel_planes_down", 1, 2)
 planes_up = _planes("channel_planes_up", 2, 1)
+group_planes = _planes("group_planes", 1, 1, group_tile)
+group_planes_down = _planes("group_planes_down", 1, 2, group_tile)
+group_planes_up = _planes("group_planes_up", 2, 1, group_tile)
+
+#: by the stride of targets and of sources, and whether a vector holds one group only
+KERNELS = {(1, 1, False): planes, (1, 2, False): planes_down, (2, 1, False): planes_up,
+           (1, 1, True): group_planes, (1, 2, True): group_planes_down,
+           (2, 1, True): group_planes_up}  # fmt: skip
 
 
 def build(g, stride, operation, dtype) -> Program:
     """The program for a geometry that this file serves."""
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    kernel = planes if stride == 1 else planes_down
+    strides = 1, stride
     if operation == "conv_dx":
-        rows, channels, kernel = channels, rows, planes if stride == 1 else planes_up
+        rows, channels, strides = channels, rows, strides[::-1]
+    kernel = KERNELS[(*strides, alone(rows, channels, dtype))]
     return Program(kernel, turns(rows, channels, LANES[dtype]))

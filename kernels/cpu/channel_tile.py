@@ -9,7 +9,8 @@ Source pixels outside the image are branched around, a bit for each row and colu
 that padding is never multiplied; targets outside it are not stored.
 
 With several channels a group a turn sees one channel of each group: each lane its own group's
-source channel number (lane + turn), brought into place by a permutation.
+source channel number (lane + turn), brought into place by a permutation; a vector that holds one
+group needs none (group_tile.py).
 
 Target ``t*up`` and source ``t*down`` belong together, as in strips.py.
 """
@@ -122,11 +123,14 @@ class Tile(PlaneEmitter):
 
     def _pixels(self, source, order, mask):
         """(row, column, value) of each source pixel of the tile; the loop is for those inside."""
-        n = self.n
-        for i, j, place in self._inside(source, n.source_rows, n.source_row, len(self.row_uses),
-                                        n.source_columns, n.source_column,
-                                        len(self.column_uses)):  # fmt: skip
+        for i, j, place in self._sources(source, self.n.source_row, self.n.source_column):
             yield i, j, self._permuted(self.read(place, const(0), mask), order)
+
+    def _sources(self, source, row_step, column_step):
+        """(row, column, pointer) of each source pixel of the tile; the loop is for those inside."""
+        n = self.n
+        return self._inside(source, n.source_rows, row_step, len(self.row_uses), n.source_columns,
+                            column_step, len(self.column_uses))  # fmt: skip
 
     def _targets(self, y):
         """(row, column, pointer) of each target of the tile; the loop is for those inside."""
@@ -198,7 +202,7 @@ class FilterTile(Tile):
         self._turns(x, w, source_mask, turn)
 
 
-def _tiling(emitter):
+def tiling(emitter):
     """The intrinsic of an emitter: tile(up, down, order, x, xo, w, wo, y, yo, numbers).
 
     ``up`` and ``down`` are constants; ``numbers`` are _FIELDS.  Offsets point at what row 0 and
@@ -227,5 +231,5 @@ def _tiling(emitter):
     return intrinsic(tile)
 
 
-tile = _tiling(Tile)
-filter_tile = _tiling(FilterTile)
+tile = tiling(Tile)
+filter_tile = tiling(FilterTile)

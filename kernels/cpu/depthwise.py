@@ -33,9 +33,17 @@ def stride_of(g):
 
 def serves(g) -> bool:
     """Is this a convolution for the kernels of this file?"""
-    few = (g.in_channels // g.groups) * (g.out_channels // g.groups) <= 64
+    return _small(g) and (g.in_channels // g.groups) * (g.out_channels // g.groups) <= 64
+
+
+def serves_last(g, dtype) -> bool:
+    """Or one with channels last, of groups that fill a vector?"""
+    return _small(g) and channel_planes.serves(g, stride_of(g), dtype)
+
+
+def _small(g):
     small = max(*g.size, *g.out, *g.before, *g.dilation, *g.window) < LARGEST
-    return TARGET is not None and small and g.groups > 1 and few and stride_of(g) is not None
+    return TARGET is not None and small and g.groups > 1 and stride_of(g) is not None
 
 
 def workspace_elements(g, operation, dtype, threads) -> int:

@@ -210,7 +210,7 @@ def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, colu
         if step(a, 2) == 1:
             copy_rows(zero, address(work, base), rows, panel, a_step, depth, rows)
         else:
-            _pack(work, base, rows, a, a_at, step(a, 3), step(a, 2), depth, rows, p.lanes)
+            pack(work, base, rows, a, a_at, step(a, 3), step(a, 2), depth, rows, p.lanes)
         panel, a_step, a_row = address(work, base), rows, 1
     asks, first, apart, a_stride = _asks_for_a(a, depth, p)
     next_a += first
@@ -253,12 +253,12 @@ def _pack_strips(work, to, b, start, depth, columns, p):
                          min(p.width, columns - j))  # fmt: skip
     else:
         for j in range(0, columns, p.width):
-            _pack(work, to + j * depth, p.width, b, start + j * step(b, 3), step(b, 2),
+            pack(work, to + j * depth, p.width, b, start + j * step(b, 3), step(b, 2),
                   step(b, 3), depth, min(p.width, columns - j), p.lanes)  # fmt: skip
 
 
 @helper
-def _pack(work, to, width, source, start, depth_step, step, depth, count, lanes):
+def pack(work, to, width, source, start, depth_step, step, depth, count, lanes):
     """work[to + l*width + i] = source[l, i], l < depth, i < count: either axis contiguous."""
     if step == 1:
         for at in range(depth):

@@ -83,6 +83,15 @@ class Program:
     beside: Program | None  # for a source whose channels lie side by side
 
 
+#: And this many, times what vectors hold, are not packed by one thread while the other waits.
+MOST = 1 << 23
+
+
+def fits(g, forward) -> bool:
+    """Could it be asked?  dx only at stride 1."""
+    return (forward or g.stride == (1, 1, 1)) and 0 < math.prod(g.w_shape) <= MOST and g.batch > 0
+
+
 def serves(g, dtype, forward) -> bool:
     """Do few weights meet images whose rows would leave vectors along them partly empty?"""
     rows, size = g.out_channels // g.groups, g.out
@@ -111,7 +120,7 @@ def serves_last(g, dtype, forward) -> bool:
         return False
     rows = (g.out_channels if forward else g.in_channels) // g.groups
     few = 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS
-    return few and g.taps > 1 and g.batch > 0 and rows % LANES[dtype] == 0
+    return few and g.batch > 0 and rows % LANES[dtype] == 0
 
 
 def build(g, dtype, threads, forward) -> Program:

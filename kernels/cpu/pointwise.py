@@ -116,7 +116,7 @@ def _products(v, u, w, bias, program, workspace) -> bool:
     for g, (target, source) in enumerate(_groups(len(w), targets, sources)):
         weights, biases = w[g, :, :, 0, 0, 0], bias[g * w.shape[1] : (g + 1) * w.shape[1]]
         if inner.algorithm == "strips":
-            pixel_strips.run(target, weights, source, biases, inner)
+            pixel_strips.run(target, weights, source, biases, inner, workspace)
             continue
         weights = np.broadcast_to(weights, (len(target), 1, *weights.shape))
         if not matmul.product(inner, target, weights, source[:, None], biases[:, None], workspace):

@@ -19,12 +19,13 @@ STRIPS_BELOW = 80_000_000
 ALONE = 512
 
 
-def pointwise_plan(made, g, dtype, settings, again, tiles):
+def pointwise_plan(made, g, dtype, settings, again, tiles, single=True):
     """Products with each image, and with the whole batch: the arrays' layout decides at the call.
 
-    ``tiles``: do the channels fill AMX tiles?  Arguments else as in conv_plans.py.
+    ``tiles``: do the channels fill AMX tiles?  Not ``single``: images are no matrices of their own.
+    Arguments else as in conv_plans.py.
     """
-    images = _images(made, g, dtype, settings, tiles)
+    images = _images(made, g, dtype, settings, tiles) if single else None
     batch = _batch(made, g, dtype, settings)
     built = pointwise.build(g, images, batch, ITEMSIZE[dtype])
     shown = images or batch
@@ -75,7 +76,7 @@ def _images(made, g, dtype, settings, tiles):
     if g.out_plane < pointwise.LEAST_PIXELS:
         return None
     packed = matmul_plan(made, product, dtype, vectors)
-    return _strips(packed, rows, channels, dtype) if strips else packed
+    return _strips(packed, g, rows, channels, dtype) if strips else packed
 
 
 def _rows(packed, g, rows, channels, dtype):
@@ -97,13 +98,14 @@ def _runs(other, built):
                    otherwise=lambda: other)  # fmt: skip
 
 
-def _strips(packed, rows, channels, dtype):
+def _strips(packed, g, rows, channels, dtype):
     """``packed`` serves images whose pixels do not lie side by side."""
-    built = pixel_strips.build(rows, channels, dtype, packed.threads)
+    built = pixel_strips.build(rows, channels, g.batch * g.out_plane, dtype, packed.threads)
     p = built.blocking
-    blocking = {"panel": p.panel, "columns": p.width, "strips": 1 if p.by_strip else p.block}
-    return replace(packed, algorithm="strips", blocking=blocking, program=built,
-                   otherwise=lambda: packed)  # fmt: skip
+    blocking = {"panel": p.panel, "columns": p.width, "strips": p.block}
+    size = max(built.size * ITEMSIZE[dtype], packed.workspace_bytes)
+    return replace(packed, algorithm="strips", workspace_bytes=size, blocking=blocking,
+                   program=built, otherwise=lambda: packed)  # fmt: skip
 
 
 def _product_channels(made, g):

@@ -7,8 +7,6 @@ packed, that lie in an argument, and results in either.
 
 from __future__ import annotations
 
-import itertools
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -26,36 +24,45 @@ SHARED = 3
 class _StridedTile(Tile):
     """Emits the tile for one number of rows and vectors into the function being built."""
 
-    def __init__(self, builder, dtype, rows, vectors, columns):
+    def __init__(self, builder, dtype, rows, vectors=VECTORS, columns=None):
         super().__init__(builder, dtype, rows, table_of_a=False)
         self.vectors = vectors
-        self.left = builder.sub(columns, const((vectors - 1) * self.lanes))  # for the last vector
+        self.left = None  # columns for the last vector, if it may not be full
+        if columns is not None:
+            self.left = builder.sub(columns, const((vectors - 1) * self.lanes))
 
     def cells(self):
         return [(i, j) for i in range(self.rows) for j in range(self.vectors)]
 
     def _read(self, c, ldc, i, j):
-        if j < self.vectors - 1:
+        if self.left is None or j < self.vectors - 1:
             return super()._read(c, ldc, i, j)
         return self.masked_load(self._cell(c, ldc, i, j), self.first_lanes(self.left))
 
     def _write_all(self, values, c, ldc):
         """The last vector of each row only as far as there are columns."""
+        if self.left is None:
+            self._write_vectors(values, c, ldc, self.vectors)
+            return
         build = self.builder
         whole = build.icmp_signed(">=", self.left, const(self.lanes))
         with build.if_else(whole) as (full, part):
             with full:
-                for value, (i, j) in zip(values, self.cells()):
-                    self._write(value, c, ldc, i, j)
+                self._write_vectors(values, c, ldc, self.vectors)
             with part:
+                self._write_vectors(values, c, ldc, self.vectors - 1)
                 mask = self.first_lanes(self.left)
                 for value, (i, j) in zip(values, self.cells()):
-                    if j < self.vectors - 1:
-                        self._write(value, c, ldc, i, j)
-                    else:
+                    if j == self.vectors - 1:
                         self.masked_store(value, self._cell(c, ldc, i, j), mask)
 
-    def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride):
+    def _write_vectors(self, values, c, ldc, vectors):
+        """The first ``vectors`` of each row."""
+        for value, (i, j) in zip(values, self.cells()):
+            if j < vectors:
+                self._write(value, c, ldc, i, j)
+
+    def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, runs):
         build = self.builder
         zero = ir.Constant(self.vector, [0.0] * self.lanes)
         with build.if_else(resume) as (resumed, fresh):
@@ -71,8 +78,8 @@ class _StridedTile(Tile):
             phi.add_incoming(zero, fresh_at)
             first.append(phi)
         heads = [build.gep(a, [build.mul(a_row, const(i))]) for i in range(0, self.rows, SHARED)]
-        last = self._sum(first, depth, (b, ahead, *heads),
-                         (b_step, stride, *[a_step] * len(heads)), a_row)  # fmt: skip
+        last = self._sum(first, depth, (b, *heads), (b_step, *[a_step] * len(heads)), a_row,
+                         ahead, runs)  # fmt: skip
         self._write_all(last, c, ldc)
 
     def _fetch(self, at):
@@ -82,10 +89,19 @@ class _StridedTile(Tile):
         function = cgutils.get_or_insert_function(build.module, kind, "llvm.prefetch.p0")
         build.call(function, [at, i32(0), i32(2), i32(1)])
 
-    def _sum(self, first, depth, starts, steps, a_row):
-        """The accumulators after the last step; ``starts`` move by ``steps``: B, what to fetch,
+    def _after(self, fetched, k, stride, run=None, place=None, jump=None):
+        """What to fetch next."""
+        build = self.builder
+        if run is not None:
+            last = build.sub(run, const(1))
+            ends = build.icmp_signed("==", build.and_(build.add(k, place), last), last)
+            stride = build.select(ends, jump, stride)
+        return build.gep(fetched, [stride])
 
-        A's heads.
+    def _sum(self, first, depth, starts, steps, a_row, ahead, runs):
+        """The accumulators after the last step; ``starts`` move by ``steps``: B, A's heads.
+
+        ``runs`` is what `_after` takes.
         """
         build = self.builder
         twice = build.mul(a_row, const(2))
@@ -95,13 +111,14 @@ class _StridedTile(Tile):
         build.position_at_end(body)
         k = build.phi(const(0).type)
         pointers = [build.phi(start.type) for start in starts]
+        fetched = build.phi(ahead.type)
         sums = [build.phi(self.vector) for _ in first]
-        self._fetch(pointers[1])
+        self._fetch(fetched)
         columns = [build.load(self._column(pointers[0], j), align=self.size)
                    for j in range(self.vectors)]  # fmt: skip
         after = []
         for i in range(self.rows):  # each factor just before its use, or they fill the registers
-            head = pointers[2 + i // SHARED]
+            head = pointers[1 + i // SHARED]
             behind = (const(0), a_row, twice)[i % SHARED]
             factor = self.broadcast(build.gep(head, [behind]), 0)
             for j in range(self.vectors):
@@ -109,8 +126,9 @@ class _StridedTile(Tile):
                 after.append(build.call(self.fma, [factor, columns[j], total]))
         following = build.add(k, const(1))
         moved = [build.gep(phi, [step]) for phi, step in zip(pointers, steps)]
-        for phi, initial, next_value in ((k, const(0), following), *zip(pointers, starts, moved),
-                                         *zip(sums, first, after)):  # fmt: skip
+        next_fetch = self._after(fetched, k, *runs)
+        for phi, initial, next_value in ((k, const(0), following), (fetched, ahead, next_fetch),
+                                         *zip(pointers, starts, moved), *zip(sums, first, after)):
             phi.add_incoming(initial, before)
             phi.add_incoming(next_value, body)
         build.cbranch(build.icmp_signed("<", following, depth), body, done)
@@ -156,6 +174,19 @@ def copy_rows(typing, zero, target, target_step, source, source_step, rows, coun
     return types.void(zero, *[types.intp] * 6), generate
 
 
+def _cases(builder, number, cases):
+    """Positions the builder in a block for each of ``cases`` of ``number``, then behind them."""
+    end = builder.append_basic_block("tiles.end")
+    switch = builder.switch(number, end)
+    for case in cases:
+        block = builder.append_basic_block(f"tile.{case}")
+        switch.add_case(const(case), block)
+        builder.position_at_end(block)
+        yield case
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
 @intrinsic
 def _strided(typing, zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
              stride):  # fmt: skip
@@ -166,21 +197,35 @@ def _strided(typing, zero, rows, columns, a, a_step, a_row, b, b_step, depth, c,
          stride) = arguments  # fmt: skip
         a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, ahead))
         resumed = builder.icmp_signed("!=", resume, const(0))
-        end = builder.append_basic_block("tiles.end")
         lanes = VECTOR_BYTES // ITEMSIZE[signature.args[0].name]
         wide = builder.zext(builder.icmp_signed(">", columns, const(lanes)), const(0).type)
-        switch = builder.switch(builder.add(builder.mul(wide, const(ROWS)), rows), end)
-        for vectors, count in itertools.product(range(1, VECTORS + 1), range(1, ROWS + 1)):
-            block = builder.append_basic_block(f"tile.{count}x{vectors}")
-            switch.add_case(const((vectors - 1) * ROWS + count), block)
-            builder.position_at_end(block)
+        number = builder.add(builder.mul(wide, const(ROWS)), rows)
+        for case in _cases(builder, number, range(1, VECTORS * ROWS + 1)):
+            vectors, count = (case - 1) // ROWS + 1, (case - 1) % ROWS + 1
             emitter = _StridedTile(builder, signature.args[0], count, vectors, columns)
-            emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed, ahead, stride)
-            builder.branch(end)
-        builder.position_at_end(end)
+            emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed, ahead,
+                                 (stride,))  # fmt: skip
         return context.get_dummy_value()
 
     return types.void(zero, *[types.intp] * 13), generate
+
+
+@intrinsic
+def _panel(typing, zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run,
+           place, jump):  # fmt: skip
+    """A switch over rows; see `panel_tile`."""
+
+    def generate(context, builder, signature, arguments):
+        zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, *runs = arguments
+        a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, ahead))
+        resumed = builder.icmp_signed("!=", resume, const(0))
+        for count in _cases(builder, rows, range(1, ROWS + 1)):
+            emitter = _StridedTile(builder, signature.args[0], count)
+            emitter.emit_strided(a, a_step, const(1), b, b_step, depth, c, ldc, resumed, ahead,
+                                 runs)  # fmt: skip
+        return context.get_dummy_value()
+
+    return types.void(zero, *[types.intp] * 14), generate
 
 
 @helper
@@ -194,3 +239,14 @@ def strided_tile(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc
     Meanwhile memory from ``ahead`` on is fetched, ``stride`` elements further at each step.
     """
     _strided(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, stride)
+
+
+@helper
+def panel_tile(zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run, place,
+               jump):  # fmt: skip
+    """`strided_tile` of COLUMNS columns, and of an A whose rows lie side by side.
+
+    What is fetched lies in runs of ``run`` (a power of two) times ``stride``, of which ``place``
+    were fetched before; behind the last of a run it goes on ``jump`` elements further.
+    """
+    _panel(zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run, place, jump)

@@ -136,4 +136,6 @@ def plan(operation, *arrays, **options):
     name = dispatch.name_for(library)
     if name != "cuda" and kind not in ("float32", "float64"):
         kind = "float32"
-    return dispatch.load(name).plan(kernel, geometry_of(*arrays, **options), kind, config.current())
+    found = dispatch.load(name).plan(kernel, geometry_of(*arrays, **options), kind, config.current())
+    last = options.get("layout") == "channels_last"
+    return last and getattr(found, "last", None) or found
