@@ -19,12 +19,13 @@ STRIPS_BELOW = 80_000_000
 ALONE = 512
 
 
-def pointwise_plan(made, g, dtype, settings, again, tiles):
+def pointwise_plan(made, g, dtype, settings, again, tiles, single=True):
     """Products with each image, and with the whole batch: the arrays' layout decides at the call.
 
-    ``tiles``: do the channels fill AMX tiles?  Arguments else as in conv_plans.py.
+    ``tiles``: do the channels fill AMX tiles?  Not ``single``: images are no matrices of their own.
+    Arguments else as in conv_plans.py.
     """
-    images = _images(made, g, dtype, settings, tiles)
+    images = _images(made, g, dtype, settings, tiles) if single else None
     batch = _batch(made, g, dtype, settings)
     built = pointwise.build(g, images, batch, ITEMSIZE[dtype])
     shown = images or batch
