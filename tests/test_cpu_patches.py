@@ -27,6 +27,15 @@ CASES = {
     "one window an image": ((130, 3, 17, 16), 192, (16, 16)),
 }
 
+#: windows that read a whole image each
+WHOLE = {
+    "an image": ((24, 20, 5, 6), 40, (5, 6)),
+    "a volume, few of them": ((3, 40, 2, 4, 3), 33, (2, 4, 3)),
+    "many channels": ((2, 257, 7, 7), 120, (7, 7)),
+    "groups": ((9, 40, 4, 4), 48, (4, 4)),
+    "a signal": ((130, 18, 30), 64, (30,)),
+}
+
 
 @pytest.fixture(params=CASES)
 def case(request):
@@ -79,6 +88,31 @@ def test_every_pass_in_every_layout(case, layout, dtype, bound, precision):
     _close(found, exact, bound)
     for one, same in zip(found, alone):
         np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("dtype, bound", [("float32", 1.5e-6), ("float64", 4e-15)])
+@pytest.mark.parametrize("name", WHOLE)
+def test_images_that_are_one_window_are_rows_of_a_matrix(name, dtype, bound, layout):
+    """Whatever the stride, as there is one output."""
+    options = {"stride": 3, "groups": 2 if name == "groups" else 1}
+    dy, x, w, bias, options = _given((*WHOLE[name], options), dtype)
+    for operation in ("conv", "conv_dx", "conv_dw"):
+        assert gr.plan(operation, x, w, **options).algorithm == "patches"
+    with gr.config(backend="reference"):
+        exact = [gr.conv(*(a.astype(float) for a in (x, w, bias)), **options),
+                 *gr.conv_backward(*(a.astype(float) for a in (dy, x, w)), **options)]  # fmt: skip
+    back = [channels_last(a)[0] if i in layout else a for i, a in enumerate((dy, x))]
+    apart = [np.repeat(a, 2, axis=2)[:, :, ::2] for a in (dy, x)]
+    for one, other in (back, apart):
+        found = gr.conv(other, w, bias, **options), *gr.conv_backward(one, other, w, **options)
+        _close(found, exact, bound)
+        with gr.config(threads=1):
+            alone = gr.conv(other, w, bias, **options), *gr.conv_backward(one, other, w, **options)
+        for here, same in zip(found, alone):
+            np.testing.assert_array_equal(here, same)
+    other = np.arange(x.shape[1], dtype=dtype)
+    turned = gr.conv_transpose(dy, w, other, **options | {"stride": 1})
+    _close([turned - other.reshape(-1, *[1] * (x.ndim - 2))], exact[1:2], 100 * bound)
 
 
 @pytest.mark.parametrize("last", [(), (0, 1)])

@@ -26,6 +26,14 @@ BLOCKS = [
     ((2, 16, 40, 9), (3, 16, 3, 3), {"padding": 3}),  # more padding than the window reaches
 ]
 
+#: more weights than a cache holds, where other algorithms would copy ends of rows only
+FAR_APART = [
+    ((2, 96, 12, 8, 20), (4, 96, 5, 5, 2), {"stride": 4, "padding": (6, 6, 0), "dilation": 3}),
+    ((3, 160, 12, 20, 6), (8, 160, 5, 5, 5), {"stride": 4, "padding": (0, 2, 2)}),
+    ((1, 48, 16, 16, 16), (128, 24, 4, 4, 4),
+     {"stride": 2, "padding": (0, 3, 3), "dilation": 3, "groups": 2}),
+]  # fmt: skip
+
 #: small images, of which the forward pass (and, at stride 1, dx) is a sum along channels
 SMALL = [
     ((70, 30, 4, 4), (32, 30, 3, 3), {"padding": 1}),
@@ -84,6 +92,27 @@ def test_every_kind_of_block_gives_the_exact_gradient(x_shape, w_shape, options,
         dw_of(apart[0], w, apart[1], options, out=(None, into[..., ::2], None))
         assert error(into[..., ::2], exact) < most
         assert (into[..., 1::2] == 7).all()
+
+
+@pytest.mark.parametrize("x_shape, w_shape, options", FAR_APART)
+@pytest.mark.parametrize("dtype, most", (("float32", 4e-6), ("float64", 1e-14)))
+def test_small_images_of_large_strides_are_copied_by_rows(x_shape, w_shape, options, dtype, most):
+    x, w, dy, exact = data(x_shape, w_shape, options, dtype)
+    with gr.config(backend="reference"):
+        y = gr.conv(x.astype(float), w.astype(float), **options)
+    back = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy)]
+    with gr.config(backend="numba", threads=2):
+        for operation in ("conv", "conv_dw"):
+            assert gr.plan(operation, x, w, **options).algorithm == "pixel_major"
+        found = gr.conv(x, w, **options), dw_of(x, w, dy, options)
+        last = (gr.conv(back[0], w, layout="channels_last", **options),
+                dw_of(back[0], w, back[1], options, layout="channels_last"))  # fmt: skip
+    with gr.config(backend="numba", threads=1):
+        alone = gr.conv(x, w, **options), dw_of(x, w, dy, options)
+    for one, same in zip(found, alone):
+        np.testing.assert_array_equal(one, same)
+    assert error(found[0], y) < most and error(found[1], exact) < most
+    assert error(np.moveaxis(last[0], -1, 1), y) < most and error(last[1], exact) < most
 
 
 @pytest.mark.parametrize("x_shape, w_shape, options", SMALL)

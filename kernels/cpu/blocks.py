@@ -9,6 +9,7 @@ with zeros where the source is padded.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -26,6 +27,10 @@ from .vectors import LANES, copy_row, fill_row, spread_even
 
 #: Positions of a block from which on the last, partly filled tile hardly matters.
 TILES_WIDTH = 256
+
+#: Numbers that are copied in the time that a row's start takes, a plane's, which is in other pages
+#: of memory, and a position's products.
+ROW_START, PLANE_START, MULTIPLIED = 18, 70, 16
 
 
 class Blocks(NamedTuple):
@@ -99,6 +104,8 @@ def cut(axes, batch, limit, groups, shares):
     def size():
         return math.prod(b + r for b, r in zip(block, reach))
 
+    if spans[0] > 1 and size() > limit:
+        block = _least_copied(spans, reach, limit)
     for axis in range(3):
         if size() > limit:  # as few even parts as are short enough
             beside = size() // (block[axis] + reach[axis])
@@ -112,6 +119,30 @@ def cut(axes, batch, limit, groups, shares):
         axis = next(axis for axis in range(3) if block[axis] > 1)
         block[axis] = -(-block[axis] // 2)
     return images, tuple(block)
+
+
+def _least_copied(spans, reach, limit):
+    """The box of at most ``limit`` positions whose rims and rows cost least, or one position."""
+    found = [1, 1, 1]
+    least = math.inf
+    for height, width in itertools.product(*map(_even, spans[1:])):
+        longest = limit // ((height + reach[1]) * (width + reach[2])) - reach[0]
+        if longest < 1:
+            continue
+        depth = -(-spans[0] // -(-spans[0] // longest))
+        block = [depth, height, width]
+        copied = (height + reach[1]) * (width + reach[2] + ROW_START) + PLANE_START
+        copied *= depth + reach[0]
+        multiplied = depth * height * (width + reach[2]) * MULTIPLIED
+        cost = _pieces(spans, block) * (copied + multiplied)
+        if cost < least:
+            found, least = block, cost
+    return found
+
+
+def _even(span):
+    """The lengths of even parts of an axis, the longest first."""
+    return sorted({-(-span // parts) for parts in range(1, span + 1)}, reverse=True)
 
 
 def _pieces(spans, block):

@@ -43,8 +43,15 @@ AMX_ABOVE = 2_000_000
 #: Below this many multiply-adds transforming the weights costs more than the products it saves.
 WINOGRAD_ABOVE = 1_000_000
 
+#: So many times less must the pixel-major way cost by the estimate where others serve, too.
+AHEAD = 1.5
+
 #: Workspace beyond the packed weights, for all threads together.
 BUFFER_BYTES = 32 * 1024 * 1024
+
+#: A workspace of up to this is kept between calls: what buffers may take, and as much for packed
+#: weights and the phases of images.
+KEPT_BYTES = 2 * BUFFER_BYTES
 
 
 def conv_plan(made, g, dtype, settings, again, tiled, without):
@@ -64,11 +71,12 @@ def _plan(made, g, dtype, settings, again, tiled, without):
     """For arrays in any layout."""
     operation = made.operation
     if tiled and without != "phases":
-        def plan(one, limit):
-            return conv_plan(made, one, dtype, replace(settings, workspace_limit=limit), again,
-                             True, "phases")  # fmt: skip
+        def plan(threads, one, limit):
+            return conv_plan(replace(made, threads=threads), one, dtype,
+                             replace(settings, workspace_limit=limit), again, True,
+                             "phases")  # fmt: skip
 
-        found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, BUFFER_BYTES)
+        found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, KEPT_BYTES)
         if found is not None:
             return found
     if tiled and not _far(g):
@@ -76,12 +84,13 @@ def _plan(made, g, dtype, settings, again, tiled, without):
             if algorithm != without and serves(operation, g, dtype, settings):
                 found = build(made, g, dtype, settings, again)
                 if found is not None and affords(settings, found.workspace_bytes):
-                    return found
+                    other = _ahead(build, made, g, dtype, settings, again)
+                    return other or found
+        general = _general
         if operation == "conv_dw":
             general = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
-            made = general(made, g, dtype, settings)
-        else:
-            made = _general(made, g, dtype, settings)
+        made = (_ahead(general, made, g, dtype, settings, again)
+                or general(made, g, dtype, settings, again))  # fmt: skip
     if depthwise.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
@@ -115,7 +124,11 @@ def _pointwise(made, g, dtype, settings, again):
 
 def _patches_serves(operation, g, dtype, settings) -> bool:
     """Is each number of x multiplied often enough to pay for bringing it into another order?"""
-    if not patches.serves(g) or depthwise.serves(g):
+    if depthwise.serves(g):
+        return False
+    if patches.whole(g):
+        return min(g.out_channels, g.in_channels * g.taps) // g.groups >= pointwise.LEAST_CHANNELS
+    if not patches.serves(g):
         return False
     rows, terms = g.out_channels // g.groups, g.taps * g.in_channels // g.groups
     if operation == "conv_dw":
@@ -127,8 +140,10 @@ def _patches_serves(operation, g, dtype, settings) -> bool:
 
 def _patches(made, g, dtype, settings, again):
     def product(seen):
-        return _pointwise(made, seen, dtype, settings,
-                          lambda new, without=None: again(new, without and "patches"))  # fmt: skip
+        tiles = _amx_serves(made.operation, seen, dtype, settings)
+        return pointwise_plan(made, seen, dtype, settings,
+                              lambda new, without=None: again(new, without and "patches"),
+                              tiles, single=not patches.whole(g))  # fmt: skip
 
     built = patches.build(g, dtype, made.operation == "conv_dw", product)
     first = built.products[0][2]
@@ -254,13 +269,35 @@ _CHOICES = (
 )
 
 
-def _general(made, g, dtype, settings):
+def _general(made, g, dtype, settings, again=None):
     """Vectors along channels, or along pixels and channels where targets are channels-last."""
     forward, found = made.operation == "conv_forward", None
     small = pixel_conv.serves(g, dtype, forward)
     if small or pixel_conv.serves_last(g, dtype, forward):
         found = _pixel_conv(made, g, dtype, settings)
     return found if small and found else _implicit_gemm(made, g, dtype, settings, last=found)
+
+
+def _ahead(build, made, g, dtype, settings, again):
+    """The pixel-major way where it is much ahead of what ``build`` makes, or None.
+
+    The others split rows by the stride and pad blocks of few positions: of small images nothing
+    but the ends of rows is left.  Decided for two threads, so that all numbers of them agree.
+    """
+    forward, other = made.operation == "conv_forward", _pixel_conv
+    if made.operation == "conv_dw":
+        other = _pixel_dw
+    if not (pixel_dw.pays(g) if other is _pixel_dw else pixel_conv.fits(g, forward)):
+        return None
+    pair = replace(made, threads=2)
+    found, long = build(pair, g, dtype, settings, again), other(pair, g, dtype, settings)
+    if not found or found.algorithm not in ("amx", "implicit_gemm") or not long:
+        return None
+    if long.algorithm != "pixel_major":
+        return None
+    if conv_costs.cost(long, g, dtype) * AHEAD >= conv_costs.cost(found, g, dtype):
+        return None
+    return other(made, g, dtype, settings)
 
 
 def _pixel_conv(made, g, dtype, settings):
@@ -277,7 +314,7 @@ def _pixel_conv(made, g, dtype, settings):
                    program=built)  # fmt: skip
 
 
-def _pixel_dw(made, g, dtype, settings):
+def _pixel_dw(made, g, dtype, settings, again=None):
     built = pixel_dw.build(g, dtype, made.threads)
     size = built.size * ITEMSIZE[dtype]
     most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
@@ -290,7 +327,7 @@ def _pixel_dw(made, g, dtype, settings):
                    program=built)  # fmt: skip
 
 
-def _weight_gradient(made, g, dtype, settings):
+def _weight_gradient(made, g, dtype, settings, again=None):
     item, budget = ITEMSIZE[dtype], BUFFER_BYTES // 2
     if settings.workspace_limit is not None:
         budget = settings.workspace_limit // 2

@@ -4,6 +4,9 @@ Each input element is read by one window at most, so that an image brought into 
 matrix (C*T*R*S, Z*P*Q) takes no more room than the image, and all three passes are those of a 1x1
 window on C*T*R*S channels (pointwise.py).  With channels last the matrix is (Z*P*Q, T*R*S*C), and
 the weights are brought into the same order.  Some images at a time, so that the caches hold them.
+
+A window as large as the image (the last layers of a network as convolutions) makes the batch such a
+matrix as it lies: nothing is copied.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ class Program:
     window: tuple[int, int, int]
     shape: tuple[int, int, int]  # of a piece's matrices: images, channels, pixels
     joined: bool  # are small images one row of pixels?
+    whole: bool  # does a window read a whole image?
     outputs: int  # K
     weights: int
     at: int  # bytes of the product's workspace; behind it what `_rooms` says
@@ -45,10 +49,16 @@ def serves(g) -> bool:
             and pointwise.serves(seen(g, g.batch)))  # fmt: skip
 
 
+def whole(g) -> bool:
+    """Does one window read all of an image?"""
+    return (g.taps > 1 and g.window == g.size and g.out_plane == 1
+            and not any((*g.before, *g.after)))  # fmt: skip
+
+
 def seen(g, images):
     """The 1x1 convolution on so many images of ConvGeometry ``g`` in the order of matrices."""
     one, pixels = (1, 1, 1), g.out_plane
-    if _joined(g):
+    if _joined(g) and not whole(g):
         images, pixels = 1, images * pixels
     return replace(g, size=(1, 1, pixels), window=one, out=(1, 1, pixels), stride=one,
                    dilation=one, batch=images, in_channels=g.in_channels * g.taps)  # fmt: skip
@@ -61,6 +71,11 @@ def _joined(g):
 def build(g, dtype, sums, plan) -> Program:
     """``plan`` makes the plan of a 1x1 convolution from its geometry; ``sums``: is it for dw?"""
     channels, pixels = g.in_channels * g.taps, g.out_plane
+    if whole(g):
+        one = plan(seen(g, g.batch))
+        at = -(-one.workspace_bytes // 64) * 64
+        return Program(((0, g.batch, one),), g.window, (0, channels, 1), False, True, 0,
+                       prod(g.w_shape), at, at + prod(g.w_shape) * ITEMSIZE[dtype])  # fmt: skip
     outputs = g.out_channels if _joined(g) else 0
     image = (channels + outputs) * pixels * ITEMSIZE[dtype]
     images = -(-g.batch // max(1, -(-g.batch * image // MOST_BYTES)))
@@ -70,7 +85,7 @@ def build(g, dtype, sums, plan) -> Program:
     copies = 2 if sums and len(cuts) > 1 else 1
     size = at + images * image + copies * prod(g.w_shape) * ITEMSIZE[dtype]
     return Program(tuple((n, end, plans[end - n]) for n, end in cuts), g.window,
-                   (images, channels, pixels), _joined(g), outputs, prod(g.w_shape), at,
+                   (images, channels, pixels), _joined(g), False, outputs, prod(g.w_shape), at,
                    size)  # fmt: skip
 
 
@@ -85,7 +100,7 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     weights = w if forward else w.swapaxes(1, 2)  # (G, K/G, C/G, T, R, S)
     groups, K, C = weights.shape[:3]
     taps, size = weights[0, 0, 0].size, other.shape[2:]
-    last, pixels = _lying(image, other, groups)
+    last, pixels = (_flat if program.whole else _lying)(image, other, groups)
     if pixels is None or not weights.flags.c_contiguous:
         return False
     work = workspace.view(dtype)
@@ -97,6 +112,9 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     if not forward:
         weights = weights.swapaxes(1, 2)
         bias = np.tile(bias, taps) if last else np.repeat(bias, taps)
+    if program.whole:
+        pair = (other, pixels) if forward else (pixels, other)
+        return pointwise.convolve(*pair, weights, bias, program.products[0][2], workspace)
     for n, end, product in program.products:
         some, matrices, outputs, rows = _matrices(program, last, work, pixels[n:end])
         if forward:
@@ -117,12 +135,17 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
     """dw from dy and x, and db of dy if it has elements; False as `convolve`."""
     program, dtype, threads = plan.program, dw.dtype, plan.threads
     (K, C), taps = dw.shape[:2], dw[0, 0].size
-    last, pixels = _lying(x, dy, x.shape[1] // C)
+    last, pixels = (_flat if program.whole else _lying)(x, dy, x.shape[1] // C)
     if pixels is None or not dw.flags.c_contiguous:
         return False
     work, shape = workspace.view(dtype), (K, C * taps, 1, 1, 1)
     _, ordered, part = _rooms(program, work)
     sums = (ordered if last else dw).reshape(shape)
+    if program.whole:
+        served = pointwise.reduce(sums, db, dy, pixels, program.products[0][2], workspace)
+        if served and last:
+            swap(dtype, threads, dw.reshape(K, C, taps), ordered.reshape(K, taps, C))
+        return served
     part_db = np.empty_like(db)
     for n, end, product in program.products:
         some, matrices, outputs, rows = _matrices(program, last, work, pixels[n:end])
@@ -138,6 +161,19 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
     if last:
         swap(dtype, threads, dw.reshape(K, C, taps), ordered.reshape(K, taps, C))
     return True
+
+
+def _flat(image, other, groups):
+    """(do channels lie side by side?, a batch of images that are windows as (N, C*taps, 1, 1, 1));
+
+    that is None if one of them lies otherwise than in order.
+    """
+    rows, last = image, not image.flags.c_contiguous
+    if last:
+        rows = np.moveaxis(image, 1, -1)
+    if other.strides[1] != other.itemsize or not rows.flags.c_contiguous or last and groups > 1:
+        return last, None
+    return last, rows.reshape(len(image), -1, 1, 1, 1)
 
 
 def _lying(image, other, groups):

@@ -12,20 +12,29 @@ from .matmul_plans import affords
 def phases_plan(made, g, dtype, settings, again, plan, kept):
     """The plan by way of phases, or of less than the whole images, or None where it is behind.
 
-    ``plan(geometry, limit)`` plans without them under a workspace limit; a workspace of ``kept``
-    bytes is kept between calls.
+    ``plan(threads, geometry, limit)`` plans without them under a workspace limit; a workspace of
+    ``kept`` bytes is kept between calls.  Decided for two threads, so that all numbers of them
+    agree.
     """
     axes, limit = phases.nearer(g), settings.workspace_limit
     if axes is None or not phases.serves(g, phases.geometry(g, axes)):
         return None
-    built, one = phases.build(made.operation, g, axes, dtype, limit, kept, plan)
-    inner = built.inner
-    if inner.algorithm == "direct" or not affords(settings, built.size):
+    pair = partial(plan, 2)
+    built, one, most = phases.build(made.operation, g, axes, dtype, limit, kept, pair,
+                                    conv_costs.by_phases)  # fmt: skip
+    if built.inner.algorithm == "direct" or not affords(settings, built.size):
         return None
-    if built.batches and built.size - inner.workspace_bytes > kept:
+    if built.batches and built.size - built.inner.workspace_bytes > kept:
         return None  # a single phase is as large as that
-    if not pay(built, one, plan(g, limit), g, dtype, kept):
+    if not pay(built, one, pair(g, limit), g, dtype, kept):
         return None
+    if made.threads != 2:
+        built, one, _ = phases.build(made.operation, g, axes, dtype, limit, kept,
+                                     partial(plan, made.threads), conv_costs.by_phases,
+                                     [most])  # fmt: skip
+        if not affords(settings, built.size):
+            return None
+    inner = built.inner
     blocking = {"by": inner.algorithm, "phases": phases.geometry(g, axes).dilation,
                 "batches": built.batches, **inner.blocking}  # fmt: skip
     if settings.precision == "strict":

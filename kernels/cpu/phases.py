@@ -21,9 +21,9 @@ from . import columns
 from .phase_copies import Move, gather, scatter
 from .vectors import ITEMSIZE, LANES
 
-#: Bytes of the copies of both images, if a single phase takes no more: as many as leave the whole
-#: workspace small enough to be kept between calls, or else the least.
-COPY_BYTES = [n * 1024 * 1024 for n in (8, 4, 2)]
+#: Bytes of the copies of both images, if a single phase takes no more: what costs least of those
+#: that leave the whole workspace small enough to be kept between calls, or else the last.
+COPY_BYTES = [n * 1024 * 1024 for n in (16, 8, 4, 2)]
 
 #: A window of more taps on an axis is looked at by none of this.
 TAPS = 4096
@@ -136,11 +136,12 @@ def _phase(size, window, out, stride, dilation, before):
     return size, out, lead, reads - size
 
 
-def build(operation, g, axes, dtype, limit, kept, plan) -> tuple[Program, object]:
-    """The program, and the geometry that its inner plan is for.
+def build(operation, g, axes, dtype, limit, kept, plan, cost,
+          choices=None) -> tuple[Program, object, int]:  # fmt: skip
+    """The program, the geometry that its inner plan is for, and which of ``choices`` it is.
 
     ``plan(geometry, limit)`` plans the undilated convolution; ``limit`` in bytes or None; a
-    workspace of ``kept`` bytes is kept between calls.
+    workspace of ``kept`` bytes is kept between calls; ``cost(program, geometry, dtype)`` or None.
     """
     near = geometry(g, axes)
     taps, outputs = (tuple(slice(getattr(axis, first), getattr(axis, first) + getattr(axis, count))
@@ -152,14 +153,18 @@ def build(operation, g, axes, dtype, limit, kept, plan) -> tuple[Program, object
     views = taps, outputs, cells, whole
     if max(near.dilation) == 1:
         inner = plan(near, limit)
-        return Program(inner, *views, 0, 0, None, None, 0, inner.workspace_bytes), near
-    for most in COPY_BYTES:
+        return Program(inner, *views, 0, 0, None, None, 0, inner.workspace_bytes), near, 0
+    found, least = None, math.inf
+    for most in choices or COPY_BYTES:
         if limit is not None:
             most = min(most, limit // 2)
-        built, one = _batches(operation, near, views, dtype, limit, most, plan)
-        if built.size <= kept:
-            break
-    return built, one
+        pair = *_batches(operation, near, views, dtype, limit, most, plan), most
+        takes = (cost(*pair[:2], dtype) or 0) if pair[0].size <= kept else math.inf
+        if takes < least:
+            found, least = pair, takes
+        if pair[0].batches == 1 and takes < math.inf:
+            break  # less room makes more batches
+    return found or pair
 
 
 def _batches(operation, near, views, dtype, limit, most, plan):

@@ -83,6 +83,15 @@ class Program:
     beside: Program | None  # for a source whose channels lie side by side
 
 
+#: And this many, times what vectors hold, are not packed by one thread while the other waits.
+MOST = 1 << 23
+
+
+def fits(g, forward) -> bool:
+    """Could it be asked?  dx only at stride 1."""
+    return (forward or g.stride == (1, 1, 1)) and 0 < math.prod(g.w_shape) <= MOST and g.batch > 0
+
+
 def serves(g, dtype, forward) -> bool:
     """Do few weights meet images whose rows would leave vectors along them partly empty?"""
     rows, size = g.out_channels // g.groups, g.out

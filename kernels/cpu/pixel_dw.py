@@ -45,6 +45,9 @@ BLOCK_BYTES = 100 * 1024
 #: More (channel, tap, output channel) than this do not stay in the cache.
 WEIGHTS = 1 << 16
 
+#: Sums, at most, where there are no more pixels than ``FEW``.
+MOST, FEW = 1 << 23, 1 << 13
+
 #: Parts of the pixels, at most, and multiply-adds of a part, at least.
 PARTS = 16
 PART_WORK = 200_000
@@ -106,6 +109,11 @@ class Program:
 def serves(g) -> bool:
     """Do the sums stay in the cache, and is there a pixel?"""
     return 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS and g.batch * g.out_plane > 0
+
+
+def pays(g) -> bool:
+    """Are there so few pixels that more sums than the cache holds are not read often?"""
+    return 0 < g.batch * g.out_plane <= FEW and math.prod(g.w_shape) <= MOST
 
 
 def build(g, dtype, threads) -> Program:

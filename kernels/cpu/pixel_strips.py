@@ -134,7 +134,7 @@ def _in_line(image, p):
     line = LINE // p.item
     if step(image, 0) % line or step(image, 1) % line:
         return 0
-    return address(image, 0) % LINE // p.item
+    return address(image, 0) % LINE // p.item % p.width  # a strip may be half a line
 
 
 @helper

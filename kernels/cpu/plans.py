@@ -17,7 +17,7 @@ from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
 from . import matrix_vector
-from .conv_plans import conv_plan
+from .conv_plans import KEPT_BYTES, conv_plan
 from .matmul_plans import linear_plan, matmul_plan
 from .vectors import TARGET
 
@@ -85,9 +85,8 @@ def _work(geometry) -> int:
     return geometry.outer * geometry.count * geometry.inner
 
 
-#: The last workspace of each thread is kept for its next call, up to this size: fresh memory
+#: The last workspace of each thread, of up to KEPT_BYTES, is kept for its next call: fresh memory
 #: costs a page fault per 4 KiB, more than the arithmetic of a small layer.
-KEPT_BYTES = 32 * 1024 * 1024
 _kept = threading.local()
 
 
@@ -115,6 +114,8 @@ def workspace(plan):
     memory = getattr(_kept, "memory", None)
     if memory is not None and len(memory) >= size:
         return memory
+    if size <= KEPT_BYTES:
+        _kept.memory = memory = None  # not beside the one that takes its place
     try:
         memory = aligned_array((size,), np.dtype(np.uint8))
     except MemoryError:

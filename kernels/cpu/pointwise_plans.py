@@ -31,14 +31,15 @@ ALONE = 512
 SHORT, FEW = 32, 64
 
 
-def pointwise_plan(made, g, dtype, settings, again, tiles):
+def pointwise_plan(made, g, dtype, settings, again, tiles, single=True):
     """Products with each image, and with the whole batch: the arrays' layout decides at the call.
 
-    ``tiles``: do the channels fill AMX tiles?  Arguments else as in conv_plans.py.
+    ``tiles``: do the channels fill AMX tiles?  Not ``single``: images are no matrices of their own.
+    Arguments else as in conv_plans.py.
     """
     lone = pointwise.of_one_pixel(g)
     g = replace(g, stride=(1, 1, 1)) if lone else g
-    images = None if lone else _images(made, g, dtype, settings, tiles)
+    images = _images(made, g, dtype, settings, tiles) if single and not lone else None
     batch = _batch(made, g, dtype, settings)
     built = pointwise.build(g, images, batch, ITEMSIZE[dtype])
     shown = images or batch

@@ -249,7 +249,14 @@ def _finish(dw, work, g, k, empty, p):
         if contiguous:
             copy_row(dw, to + first, work, sums, count)
             continue
-        for j in range(first, first + count):
-            c, t, r, q = j // p.taps, j % p.taps // (R * S), j // S % R, j % S
+        c, t, r, q = first // p.taps, first % p.taps // (R * S), first // S % R, first % S
+        for j in range(count):
             at = c * step(dw, 1) + t * step(dw, 2) + r * step(dw, 3) + q * step(dw, 4)
-            store(dw, to + at, load(work, sums + j - first))
+            store(dw, to + at, load(work, sums + j))
+            q += 1  # counted, not divided: that takes longer than all else
+            if q == S:
+                q, r = 0, r + 1
+            if r == R:
+                r, t = 0, t + 1
+            if t == T:
+                t, c = 0, c + 1
