@@ -40,6 +40,9 @@ GEOMETRIES = {
     "small planes, two windows a row": ((5, 16, 4, 4), 2, 2, 0, 1, False),
     "small planes with rows left": ((3, 8, 5, 7), 3, (5, 2), 0, 1, False),
     "windows over the edge everywhere": ((2, 3, 5, 6), 9, 1, 4, 1, False),
+    "small planes, stride 1": ((3, 5, 7, 7), 3, 1, 1, 1, False),
+    "small planes, dilated": ((2, 3, 9, 11), 3, 1, 2, 2, False),
+    "small planes, one padded behind": ((2, 3, 6, 9), 2, 1, ((0, 1), (0, 1)), 1, False),
     "no image": ((0, 3, 4, 4), 2, 2, 0, 1, False),
     "no whole image": ((0, 3, 4, 4), 4, 4, 0, 1, False),
 }

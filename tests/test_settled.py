@@ -171,3 +171,53 @@ def test_the_number_of_calls_kept_is_bounded(monkeypatch):
     for n in range(1, 11):
         gr.activate(np.ones(n, np.float32), "relu")
         assert len(config.current().settled) <= 4
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("window, options", [
+    (2, {}), (3, {"stride": 2, "padding": 1}), (8, {}), (4, {"ties": "last"}),
+])  # fmt: skip
+def test_a_bad_winner_is_found_and_named_at_every_call(layout, window, options):
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 8)).astype(np.float32)
+    y, winner = gr.max_pool(x, window, layout=layout, **options)
+    again = gr.max_pool(x, window, layout=layout, **options)
+    assert y.tobytes() == again[0].tobytes() and winner.tobytes() == again[1].tobytes()
+    options.pop("ties", None)
+    messages = set()
+    for _ in range(3):
+        dx = gr.max_pool_backward(y, winner, x.shape, window, layout=layout, **options)
+        assert np.isclose(dx.sum(dtype=float), y.sum(dtype=float))
+        wrong = winner.copy()
+        wrong[1, 0, 0, 0] = window * window
+        with pytest.raises(IndexError) as error:
+            gr.max_pool_backward(y, wrong, x.shape, window, layout=layout, **options)
+        messages.add(str(error.value))
+    assert len(messages) == 1 and "(1, 0, 0, 0, 0)" in messages.pop()
+
+
+def test_a_target_that_shares_memory_with_what_is_added_gives_the_right_sums():
+    index = np.array([1, 0, 1, 2])
+    for _ in range(3):
+        gr.scatter_add(np.zeros(4, np.float32), index, np.ones(4, np.float32))
+        whole = np.arange(4, dtype=np.float32)
+        gr.scatter_add(whole, index, whole)
+        assert whole.tolist() == [0 + 1, 1 + 0 + 2, 2 + 3, 3]
+
+
+@pytest.mark.parametrize("shape, axis", [((4,), 0), ((4, 3), 0), ((2, 4, 5), 1), ((4, 33), 0)])
+def test_small_additions_are_checked_before_the_first_at_every_call(shape, axis):
+    rng = np.random.default_rng(0)
+    index = np.array([3, -1, 0, 3, -4])
+    src = rng.integers(0, 9, (*shape[:axis], 5, *shape[axis + 1 :])).astype(np.float64)
+    wanted = np.zeros(shape)
+    np.add.at(wanted, (slice(None),) * axis + (index,), src)
+    for _ in range(3):
+        out = np.zeros(shape)
+        assert gr.scatter_add(out, index, src, axis=axis) is out
+        assert np.array_equal(out, wanted)
+        for bad in (4, -5):
+            wrong = index.copy()
+            wrong[2] = bad
+            with pytest.raises(IndexError, match=r"index\[2\]"):
+                gr.scatter_add(out, wrong, src, axis=axis)
+        assert np.array_equal(out, wanted)

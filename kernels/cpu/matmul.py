@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from . import amx_matmul, columns, linear, matrix_product, matrix_vector, plans
+from .binding import bound
 from .jit import array, kernel, out, prange
 from .linear import row_of_sums
 from .vectors import ITEMSIZE
@@ -69,7 +70,7 @@ def linear_backward_at_once(dy, x, w, plan):
     if plan.program.blocks is None or not dy.size or not _side_by_side(dy, x, w):
         return None
     dtype, find, blocks = dy.dtype, partial(plans.workspace, plan), plan.program.blocks
-    kernel, nothing = _bound(linear.gradients, plan, dtype), NO_BIAS[dtype]
+    kernel, nothing = bound(linear.gradients, plan.threads, dtype), NO_BIAS[dtype]
 
     def run(dx, dw, db, dy, x, w):
         sums = nothing if db is None else db
@@ -96,26 +97,19 @@ def matmul_backward_at_once(dy, a, b, to_a, to_b):
     plan, dtype = max(to_a, to_b, key=lambda plan: plan.workspace_bytes), dy.dtype
     find = partial(plans.workspace, plan)
     if dy.ndim == 3:
-        kernel = _bound(linear.gradients_of_batch, plan, dtype)
+        kernel = bound(linear.gradients_of_batch, plan.threads, dtype)
 
         def run(da, db, dy, a, b):
             kernel(da, db, dy, a, b, _scratch(find(), dtype), *blocks, *turned)
 
         return run
-    kernel, nothing = _bound(linear.gradients, plan, dtype), NO_BIAS[dtype]
+    kernel, nothing = bound(linear.gradients, plan.threads, dtype), NO_BIAS[dtype]
     turned = turned[0], not turned[1]  # db^T = dy^T @ a
 
     def run_one(da, db, dy, a, b):
         kernel(da, db.T, nothing, dy, a, b.T, _scratch(find(), dtype), *blocks, *turned)
 
     return run_one
-
-
-def _bound(kernel, plan, dtype):
-    """The kernel as a function of its arguments; of one thread it is the compiled one itself."""
-    if plan.threads > 1:
-        return partial(kernel, dtype, plan.threads)
-    return kernel.entry(dtype, False)
 
 
 def _scratch(workspace, dtype):

@@ -12,11 +12,13 @@ from __future__ import annotations
 import numpy as np
 
 from . import max_pool_scatter
+from .binding import bound
 from .jit import WITH_WINNER, array, boolean, inlined, int64, kernel, out, prange, triple
 from .lanes import add, choose, equal, lanes_load, lanes_store, splat, splat_like, store_pairs
 from .max_pool import MIDDLE, WIDE, across_channels
 from .memory import step
 from .window import ceil_div, covering, floor_div, next_row, row_of
+from .winners import any_bad, check_winner
 
 
 @inlined
@@ -171,7 +173,7 @@ def _with_unit_steps(image, axis):
 
 
 def _walked(dx, dy, winner, geometry, pieces):
-    """The walk of `max_pool_scatter`; None where images have gaps, or planes are too few to share."""
+    """The walk of `max_pool_scatter`; None where images have gaps, or too few planes."""
     if dx.flags.c_contiguous:
         if geometry.batch * geometry.channels < pieces:
             return None
@@ -191,9 +193,41 @@ def max_pool_backward(dx, dy, winner, bad, geometry, plan, workspace):
     g, variant = geometry, (dx.dtype, winner.dtype)
     walked = _walked(dx, dy, winner, g, plan.threads)
     if walked is not None:
-        walked.kernel(variant, plan.threads, dx, dy, winner, *walked.arguments, plan.threads)
+        found = (np.empty(plan.threads, np.int64),) if walked.checks else ()
+        walked.kernel(variant, plan.threads, dx, dy, winner, *walked.arguments, *found,
+                      plan.threads)  # fmt: skip
         return
     across = across_channels(dx, dy)
     dy, winner = (_with_unit_steps(image, 1 if across else 4) for image in (dy, winner))
     owed(variant, plan.threads, dx, dy, winner,
          g.window, g.stride, g.dilation, g.before, across, plan.threads)  # fmt: skip
+
+
+def max_pool_backward_at_once(dx, dy, winner, geometry, look, plan):
+    """The check of winners and the gradient of arrays of these forms, as a function of them.
+
+    It returns what check_winner does; dx, if that is not -1, has any values.
+    """
+    walked = _walked(dx, dy, winner, geometry, plan.threads)
+    if walked is None or not dy.size:
+        return None
+    threads, variant = plan.threads, (dx.dtype, winner.dtype)
+    kernel = bound(walked.kernel, threads, variant)
+    if walked.checks:
+
+        def run(dx, dy, winner):
+            found = np.empty(threads, np.int64)
+            kernel(dx, dy, winner, found, threads)
+            # any(found) would make a NumPy integer of each
+            return check_winner(winner, geometry, look, None) if any(found.tolist()) else -1
+
+        return run
+    bad = any_bad(winner, geometry, look)
+
+    def run_both(dx, dy, winner):
+        if bad(winner):
+            return check_winner(winner, geometry, look, None)
+        kernel(dx, dy, winner, *walked.arguments, threads)
+        return -1
+
+    return run_both

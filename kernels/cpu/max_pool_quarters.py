@@ -2,13 +2,15 @@
 
 Every input has one window, so dx is written once and nothing is added up: an input gets its
 window's dy where its tap is the winner, else zero.  Of 16 windows that is four comparisons, and two
-vectors for each of their two rows, interleaved from the taps.  Where 16 windows are several rows of
+vectors for each of their two rows, interleaved from the taps.  A winner that is no tap harms
+nothing here, so that winners can be checked on the way.  Where 16 windows are several rows of
 a narrow plane, the rows' pieces are put in order on their way out.  With channels last the vector
 is of channels, and each tap's goes to a pixel of its own.
 """
 
 from __future__ import annotations
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -27,6 +29,7 @@ from .lanes import (
     store_pairs,
 )
 from .memory import step
+from .winners import largest_of
 
 _WIDTH = 16  # lanes
 
@@ -95,9 +98,15 @@ def _owed(names, tap, value, nothing):
     return choose(equal(names, splat_like(tap, nothing)), value, nothing)
 
 
-@kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), int64), variants=WITH_WINNER)
-def by_quarters(dx, dy, winner, pieces):
-    """dx, from contiguous arrays of windows that `serves`."""
+_SIGNATURE = {
+    "signature": lambda F, I: (out(F, 5), array(F, 5), array(I, 5), out(int64, 1), int64),
+    "variants": WITH_WINNER,
+}
+
+
+@kernel(**_SIGNATURE)
+def by_quarters(dx, dy, winner, found, pieces):
+    """dx, from contiguous arrays of windows that `serves`; found[piece] = is a winner no tap?"""
     Q = dy.shape[4]
     rows = dy.size // max(1, Q)
     narrow = Q <= _WIDTH // 2 and _WIDTH % Q == 0  # one of _NARROW
@@ -105,7 +114,10 @@ def by_quarters(dx, dy, winner, pieces):
     blocks = (rows + together - 1) // together
     for piece in prange(pieces):
         nothing = splat(dy.dtype.type(0), _WIDTH)
-        for block in range(blocks * piece // pieces, blocks * (piece + 1) // pieces):
+        first, last = blocks * piece // pieces, blocks * (piece + 1) // pieces
+        run = min(rows, last * together) * Q - first * together * Q
+        found[piece] = largest_of(winner, first * together * Q, run, 1) > 3
+        for block in range(first, last):
             at = block * together * Q
             end = min(rows, (block + 1) * together) * Q
             to = 4 * at
@@ -121,19 +133,22 @@ def by_quarters(dx, dy, winner, pieces):
                 to += 2 * _WIDTH
 
 
-@kernel(lambda F, I: (out(F, 5), array(F, 5), array(I, 5), int64), variants=WITH_WINNER)
-def by_channels(dx, dy, winner, pieces):
+@kernel(**_SIGNATURE)
+def by_channels(dx, dy, winner, found, pieces):
     """The same where channels lie next to each other in every array, across them."""
     _, C, Z, P, Q = dy.shape
     lines = dy.shape[0] * Z * P
     for piece in prange(pieces):
-        nothing = splat(dy.dtype.type(0), _WIDTH)
+        nothing, top = splat(dy.dtype.type(0), _WIDTH), np.int64(0)
         for line in range(lines * piece // pieces, lines * (piece + 1) // pieces):
             n, z, p = line // (Z * P), line // P % Z, line % P
             at = n * step(dy, 0) + z * step(dy, 2) + p * step(dy, 3)
             name = n * step(winner, 0) + z * step(winner, 2) + p * step(winner, 3)
             to = n * step(dx, 0) + z * step(dx, 2) + 2 * p * step(dx, 3)
+            dense = step(winner, 4) == C
+            top = max(top, largest_of(winner, name, Q * C, 1) if dense else np.int64(0))
             for _ in range(Q):
+                top = max(top, np.int64(0) if dense else largest_of(winner, name, C, 1))
                 for i in range(0, C, _WIDTH):
                     count = min(_WIDTH, C - i)
                     a, b, c, d = _taps(dy, at + i, winner, name + i, count, nothing)
@@ -144,3 +159,4 @@ def by_channels(dx, dy, winner, pieces):
                 at += step(dy, 4)
                 name += step(winner, 4)
                 to += 2 * step(dx, 4)
+        found[piece] = top > 3

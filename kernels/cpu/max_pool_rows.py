@@ -213,10 +213,9 @@ def serves(y, winner, x, geometry, pieces):
     return rows and min(x.strides) >= 0
 
 
-def run(y, winner, x, geometry, named, pieces):
-    g = geometry
-    last = x.size - 1
+def arguments(x, geometry, named, pieces):
+    """What `largest_of_rows` takes beside the arrays."""
+    g, last = geometry, x.size - 1
     if not x.flags.c_contiguous:
         last = sum((n - 1) * hop for n, hop in zip(x.shape, x.strides)) // x.itemsize
-    largest_of_rows((y.dtype, winner.dtype), pieces, y, winner, x, g.window, g.stride, g.dilation,
-                    g.before, named, last, pieces)  # fmt: skip
+    return g.window, g.stride, g.dilation, g.before, named, last, pieces

@@ -153,6 +153,7 @@ class Walk:
 
     kernel: object
     arguments: tuple
+    checks: bool = False  # does it tell, too, whether all winners are taps?
 
 
 @lru_cache(maxsize=256)
@@ -161,7 +162,7 @@ def walk(geometry, contiguous, across) -> Walk:
     g = geometry
     if (contiguous or across) and max_pool_quarters.serves(g):
         quarters = max_pool_quarters.by_channels if across else max_pool_quarters.by_quarters
-        return Walk(quarters, ())
+        return Walk(quarters, (), True)
     D, H, W = g.size
     pixel = g.channels if across else 1
     steps = (H * W * pixel, W * pixel, pixel)

@@ -232,6 +232,45 @@ def add_pieces(out, rows, src, sums):
                 store(out, here, load(out, here) + total)
 
 
+@kernel(lambda F: (out(int64, 1), out(F, 3), array(int64, 1), array(F, 3)))
+def add_if_inside(found, out, rows, src):
+    """found[0] = 0, and the additions, if all rows are inside; else 1, and nothing.
+
+    All arrays are contiguous.
+    """
+    A, R, B = out.shape
+    outside = False
+    for i in range(rows.size):
+        row = load(rows, i)
+        outside |= row < -R or row >= R
+    found[0] = outside
+    for a in range(0 if outside else A):
+        to, at = a * step(out, 0), a * step(src, 0)
+        if B == 1:
+            _add_elements(out, to, 1, rows, 0, rows.size, R, src, at)
+            continue
+        for i in range(rows.size):
+            _add_run(out, to + _row(rows, i, R) * B, src, at + i * B, B)
+
+
+def scatter_add_at_once(geometry, look, plan, dtype):
+    """The check of an int64 index and the additions, as a function of (out, rows, src).
+
+    It returns what check_index does under "raise", and has added nothing if that is not -1.  All
+    arrays are contiguous.  None where threads share the work.
+    """
+    if plan.threads > 1 or look.threads > 1 or _pieces(geometry) > 1:
+        return None
+    kernel = add_if_inside.entry(dtype, False)
+
+    def run(out, rows, src):
+        found = np.empty(1, np.int64)
+        kernel(found, out, rows, src)
+        return check_index(rows, rows, geometry.rows, "raise", look, None) if found[0] else -1
+
+    return run
+
+
 def _pieces(geometry):
     """The pieces of a histogram's entries, or of rows for few sums; 1 where none is called for."""
     g, pieces = geometry, 1

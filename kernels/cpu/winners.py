@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from .binding import bound
 from .jit import array, boolean, helper, inlined, int64, kernel, out, prange, triple
 from .max_pool import across_channels
 from .memory import load, step, store
@@ -78,7 +79,7 @@ def first_bad_winner(found, winner, size, window, stride, dilation, before):
 
 
 @inlined
-def _largest(winner, at, count, stride):
+def largest_of(winner, at, count, stride):
     """The largest of a run of winners.  Vectorised where they lie side by side."""
     largest = np.int64(0)
     if stride == 1:
@@ -147,15 +148,15 @@ def any_bad_winner(found, winner, size, window, stride, dilation, before, across
         bad = False
         if dense:
             run = Q * width
-            bad = _largest(winner, first * run, (end - first) * run, 1) >= taps
+            bad = largest_of(winner, first * run, (end - first) * run, 1) >= taps
         n, c, z, p = row_of(first, channels, Z, P)
         for _ in range(0 if bad or (dense and all_inner) else end - first):
             at = _at(winner, n, c, z, p)
             if not dense and across:
                 for q in range(Q):
-                    bad |= _largest(winner, at + q * step(winner, 4), C, side) >= taps
+                    bad |= largest_of(winner, at + q * step(winner, 4), C, side) >= taps
             elif not dense:
-                bad |= _largest(winner, at, Q, step(winner, 4)) >= taps
+                bad |= largest_of(winner, at, Q, step(winner, 4)) >= taps
             inner = inner_z[0] <= z < inner_z[1] and inner_p[0] <= p < inner_p[1]
             seen = _rows_of(z, p, size, window, stride, dilation, before)
             q = 0
@@ -321,8 +322,9 @@ def _first(found):
     return int(bad[0]) if bad.size else -1
 
 
-def check_winner(winner, geometry, plan, workspace):
-    found = np.empty(plan.threads, np.int64)
+def any_bad(winner, geometry, plan):
+    """A function of winners of this form: is one of them no input of its window?"""
+    threads, kind = plan.threads, winner.dtype
     dense, across, by_table = winner.flags.c_contiguous, False, any_bad_by_table
     if not dense:
         across = across_channels(winner)
@@ -330,12 +332,23 @@ def check_winner(winner, geometry, plan, workspace):
         by_table = any_bad_of_pixels
     allowed = _allowed(geometry) if dense else None
     if allowed is None:
-        any_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry), across, dense)
+        kernel, arguments = any_bad_winner, (*_move(geometry), across, dense)
     else:
-        by_table(winner.dtype, plan.threads, found, winner, allowed,
-                 allowed.size // math.prod(geometry.out))  # fmt: skip
-    if not any(found.tolist()):
+        kernel, arguments = by_table, (allowed, allowed.size // math.prod(geometry.out))
+    kernel = bound(kernel, threads, kind)
+
+    def look(winner):
+        found = np.empty(threads, np.int64)
+        kernel(found, winner, *arguments)
+        return any(found.tolist())
+
+    return look
+
+
+def check_winner(winner, geometry, plan, workspace):
+    if not any_bad(winner, geometry, plan)(winner):
         return -1
+    found = np.empty(plan.threads, np.int64)
     first_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry))
     return _first(found)
 

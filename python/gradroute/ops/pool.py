@@ -10,7 +10,26 @@ from .settled import settled
 from .windows import between_windows, choice, flag, pooled_shape, window_geometry
 
 
-@settled
+def _max_pool_at_once(found, arrays, options):
+    """y and winner as one call of the backend's, where that has it."""
+    call, geometry, shape, dtype, plan = found
+    find = getattr(call.backend.pool, "max_pool_forward_at_once", None)
+    layout, ties, nan = options[5:8]
+    if find is None:
+        return None
+    new_y, new_winner = call.maker(shape), call.maker(shape, dtype) if dtype else lambda: None
+    kernel = find(*(canonical(one, layout) for one in (new_y(), new_winner(), *arrays)), geometry,
+                  ties, nan, plan)  # fmt: skip
+
+    def run(x):
+        y, won = new_y(), new_winner()
+        kernel(canonical(y, layout), canonical(won, layout), canonical(x, layout))
+        return y, won
+
+    return run
+
+
+@settled(ready=_max_pool_at_once)
 def _max_pool(x, window, stride, padding, dilation, ceil_mode, layout, ties, nan, winner):
     """The dtype is that of the winner, None where it is not wanted."""
     call = Call({"x": x})
@@ -67,6 +86,8 @@ def max_pool(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False,
     call, geometry, shape, dtype, plan = _max_pool(
         (x,), (window, stride, padding, dilation, ceil_mode, layout, ties, nan, winner), out
     )
+    if call.at_once is not None:
+        return call.at_once(x)
     out_y, out_winner = out_tuple(out, (True, dtype is not None), ("y", "winner"))
     y = call.result(shape, out_y, "out[0] (y)")
     won = None

@@ -52,6 +52,8 @@ def scatter_add(out, index, src, *, axis=0, mode="raise"):
     array([ 5.,  0., 11.])
     """
     call, geometry, look, plan = _scatter_add((out, src, index), (axis, mode))
+    if call.at_once is not None and call.at_once(out, src, index):
+        return out
     values = _source(call, src, out, geometry)
     rows, bad = _rows(call, index, geometry.rows, mode, out, look)
     target = _target(call, out, geometry)
@@ -61,7 +63,32 @@ def scatter_add(out, index, src, *, axis=0, mode="raise"):
     return _written_back(call, out, target)
 
 
-@settled
+def _at_once(found, arrays, options):
+    """The check and the additions in one kernel, where the backend has that."""
+    call, geometry, look, plan = found
+    out, src, index = arrays
+    find = getattr(call.backend.scatter, "scatter_add_at_once", None)
+    if find is None or options[1] != "raise" or index.dtype != np.int64:
+        return None
+    if not (out.flags.c_contiguous and src.flags.c_contiguous and index.flags.c_contiguous):
+        return None
+    kernel = find(geometry, look, plan, out.dtype)
+    to = geometry.outer, geometry.rows, geometry.inner
+    at = geometry.outer, geometry.count, geometry.inner
+
+    def run(out, src, index):
+        """False, and nothing is done, where memory is shared."""
+        if np.may_share_memory(src, out) or np.may_share_memory(index, out):
+            return False
+        bad = kernel(out.reshape(to), index.reshape(-1), src.reshape(at))
+        if bad >= 0:
+            refuse_bad_values(call, bad, _tells_where(index, geometry.rows))
+        return True
+
+    return run if kernel else None
+
+
+@settled(ready=_at_once)
 def _scatter_add(out, src, index, axis, mode):
     call = Call({"out": out, "src": src}, index=index)
     integer_array(index, "index")
@@ -126,8 +153,13 @@ def _rows(call, index, size, mode, out, plan):
     else:
         rows = call.empty(flat.shape, "int64")
     bad = call.backend.scatter.check_index(rows, flat, size, mode, plan, call.workspace(plan))
-    if type(bad) is int and bad < 0:
-        return rows, bad
+    if type(bad) is not int or bad >= 0:
+        refuse_bad_values(call, bad, _tells_where(index, size))
+    return rows, bad
+
+
+def _tells_where(index, size):
+    """The message about an index at a position."""
 
     def message(position):
         where = np.unravel_index(position, index.shape)
@@ -135,8 +167,7 @@ def _rows(call, index, size, mode, out, plan):
             f"index[{', '.join(map(str, where))}] is out of range: out's axis has {size} entries"
         )
 
-    refuse_bad_values(call, bad, message)
-    return rows, bad
+    return message
 
 
 def _target(call, out, geometry):

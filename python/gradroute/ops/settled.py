@@ -65,11 +65,12 @@ class PlainCall(Call):
     def result(self, shape, out=None, name="out", dtype=None, even=False):
         return self.empty(shape, dtype)
 
-    def maker(self, shape):
+    def maker(self, shape, dtype=None):
         """`empty` of one shape, with nothing left to ask."""
-        if math.prod(shape) * self.dtype.itemsize < ALIGNED_FROM:
-            return partial(np.empty, tuple(shape), self.dtype)
-        return partial(self.empty, tuple(shape))
+        dtype = self.dtype if dtype is None else dtype
+        if math.prod(shape) * dtype.itemsize < ALIGNED_FROM:
+            return partial(np.empty, tuple(shape), dtype)
+        return partial(self.empty, tuple(shape), dtype)
 
     def finish(self, made):
         return made

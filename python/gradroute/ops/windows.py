@@ -42,7 +42,28 @@ def pooled_shape(geometry, axes, layout):
 def between_windows(operation, result_is_image):
     """The shared body of the functions that move values between an image and its winners."""
 
-    @settled
+    def at_once(found, arrays, options):
+        """The check of winners and the operation in one function, where the backend has that."""
+        call, geometry, shape, look, plan = found
+        find, layout = getattr(call.backend.pool, f"{operation}_at_once", None), options[-1]
+        if find is None or arrays[1].dtype != geometry.winner_dtype:
+            return None
+        new = call.maker(shape)
+        kernel = find(*(canonical(one, layout) for one in (new(), *arrays)), geometry, look, plan)
+        if kernel is None:
+            return None
+
+        def whole(values, winner):
+            result = new()
+            bad = kernel(canonical(result, layout), canonical(values, layout),
+                         canonical(winner, layout))  # fmt: skip
+            if bad >= 0:
+                refuse_bad_values(call, bad, _tells_where(geometry))
+            return result
+
+        return whole
+
+    @settled(ready=at_once)
     def check(values, winner, name, x_shape, window, stride, padding, dilation, ceil_mode, layout):
         call = Call({name: values}, winner=winner)
         shape = given_shape(x_shape, layout)
@@ -63,6 +84,8 @@ def between_windows(operation, result_is_image):
             (values, winner),
             (name, x_shape, window, stride, padding, dilation, ceil_mode, layout), out,
         )  # fmt: skip
+        if call.at_once is not None:
+            return call.at_once(values, winner)
         result = call.result(shape, out)
         won, bad = checked_winner(call, winner, geometry, layout, look)
         getattr(call.backend.pool, operation)(
@@ -78,8 +101,13 @@ def checked_winner(call, winner, geometry, layout, plan):
     """The winner as kernels read it, and the flag of its value check."""
     won = canonical(narrowed(call, winner, geometry.winner_dtype, geometry.taps), layout)
     bad = call.backend.pool.check_winner(won, geometry, plan, call.workspace(plan))
-    if type(bad) is int and bad < 0:
-        return won, bad
+    if type(bad) is not int or bad >= 0:
+        refuse_bad_values(call, bad, _tells_where(geometry))
+    return won, bad
+
+
+def _tells_where(geometry):
+    """The message about a winner at a position."""
 
     def message(position):
         where = unravel(position, geometry.y_shape)
@@ -88,8 +116,7 @@ def checked_winner(call, winner, geometry, layout, plan):
             f"{geometry.taps} taps or on padding"
         )
 
-    refuse_bad_values(call, bad, message)
-    return won, bad
+    return message
 
 
 def unravel(position, shape):
