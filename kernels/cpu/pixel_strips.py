@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from numba import types
 
-from .jit import array, helper, int64, kernel, out, prange
+from .jit import array, helper, inlined, int64, kernel, out, prange
 from .matrix_product import pack
 from .memory import load, step
 from .microkernel import COLUMNS, ROWS
@@ -169,7 +169,7 @@ def _share(y, a, b, bias, work, at, end, strips, shift, p):
                 asked += b.shape[1]
 
 
-@helper
+@inlined
 def _tile(y, a, b, bias, work, n, i, j, ahead, asked, p):
     """A panel of w times the strip from pixel ``j`` on; asks for some of the block at ``ahead``."""
     L = b.shape[1]
