@@ -215,7 +215,7 @@ def linear_slope(dz, db, dy, y, name, plan, workspace):
 
 
 def check_labels(labels, classes, plan, workspace):
-    """Position of the first label outside 0..classes-1, or -1.  labels is 1-D, any integer dtype."""
+    """Position of the first label outside 0..classes-1, or -1.  labels: 1-D, any integer dtype."""
 
 
 def softmax_cross_entropy(loss, dlogits, logits, labels, bad, plan, workspace):

@@ -28,7 +28,7 @@ def emit_for_neon():
     codegen = cpu_target.target_context.codegen()
     compiled_for = codegen.magic_tuple
     codegen.magic_tuple = lambda: (TRIPLE, "generic", "+neon")
-    from gradroute.kernels.cpu import pixel_tile, vectors
+    from gradroute.kernels.cpu.emitted import pixel_tile, vectors
 
     assert vectors.TARGET == (16, 32), "they were imported before"
     codegen.magic_tuple = compiled_for

@@ -11,8 +11,8 @@ import gradroute as gr
 from gradroute.bench import accuracy
 from gradroute.bench.cases import FAMILIES, load_cases
 from gradroute.kernels import cpu
-from gradroute.kernels.cpu import amx
-from gradroute.kernels.cpu.vectors import TARGET
+from gradroute.kernels.cpu.amx import amx_tiles
+from gradroute.kernels.cpu.emitted.vectors import TARGET
 
 SHAPES = pathlib.Path(__file__).parent.parent / "asv_bench" / "shapes"
 
@@ -60,7 +60,7 @@ def test_every_algorithm_that_a_plan_can_name_is_in_the_table():
     listed = {part for _, name in served(accuracy.cases()) for part in name.split(": ")}
     named = named_in_the_sources() - OF_LINEAR_BACKWARD
     assert {"direct", "winograd", "pointwise", "strips", "matrix_vector"} <= named
-    if not amx.available():
+    if not amx_tiles.available():
         named.discard("amx")
     assert named <= listed
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import gradroute as gr
-from gradroute.kernels.cpu import amx
+from gradroute.kernels.cpu.amx import amx_tiles
 
 pytestmark = pytest.mark.skipif(
-    not amx.available(), reason="this processor, or this system, offers no AMX tiles"
+    not amx_tiles.available(), reason="this processor, or this system, offers no AMX tiles"
 )
 
 #: (N, C, H, W), (K, C/G, R, S), options: each has enough to multiply, and fills the tiles

@@ -5,10 +5,10 @@ import pytest
 from pointwise import arrays, assert_only_its_channel_suffers, channels_last, dw, exact_dw
 
 import gradroute as gr
-from gradroute.kernels.cpu import amx
+from gradroute.kernels.cpu.amx import amx_tiles
 
 pytestmark = pytest.mark.skipif(
-    not amx.available(), reason="this processor, or this system, offers no AMX tiles"
+    not amx_tiles.available(), reason="this processor, or this system, offers no AMX tiles"
 )
 
 #: x, K, options: runs that end inside a step, tiles that are part full, both operands passing

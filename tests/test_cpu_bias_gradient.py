@@ -5,7 +5,8 @@ import pytest
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu import amx, vectors
+from gradroute.kernels.cpu.amx import amx_tiles
+from gradroute.kernels.cpu.emitted import vectors
 
 pytestmark = pytest.mark.skipif(vectors.TARGET is None, reason="needs vector multiply-add")
 
@@ -72,7 +73,7 @@ def test_the_sums_of_dy(algorithm, x_shape, w_shape, options, dtype, most, layou
 
 @pytest.mark.parametrize("algorithm, x_shape, w_shape, options", CASES)
 def test_each_driver_is_among_the_cases(algorithm, x_shape, w_shape, options):
-    if algorithm == "amx" and not amx.available():
+    if algorithm == "amx" and not amx_tiles.available():
         pytest.skip("without AMX other drivers serve these")
     dy, x, w = data(x_shape, w_shape, options, "float32")
     strict = "strict" if algorithm == "implicit_gemm" else "standard"

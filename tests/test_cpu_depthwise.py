@@ -8,7 +8,7 @@ from compare import assert_close
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu import vectors
+from gradroute.kernels.cpu.emitted import vectors
 
 pytestmark = pytest.mark.skipif(not vectors.TARGET, reason="no vectors with FMA on this machine")
 

@@ -176,7 +176,7 @@ def test_long_rows_are_cut_into_blocks_that_fit_the_workspace():
 
 
 NARROWER = """
-from gradroute.kernels.cpu import vectors
+from gradroute.kernels.cpu.emitted import vectors
 
 def passes(x, w, dy, **options):
     return (gr.conv(x, w, **options), *gr.conv_backward(dy, x, w, **options),

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import gradroute as gr
-from gradroute.kernels.cpu import amx, vectors
+from gradroute.kernels.cpu.amx import amx_tiles
+from gradroute.kernels.cpu.emitted import vectors
 
-on_amx = pytest.mark.skipif(not amx.available(), reason="no AMX tiles on this processor or system")
+on_amx = pytest.mark.skipif(not amx_tiles.available(), reason="no AMX tiles on this processor or system")
 on_vectors = pytest.mark.skipif(
     vectors.TARGET is None, reason="plain loops serve a machine without vector multiply-add"
 )

@@ -14,7 +14,8 @@ sys.path.insert(0, {tests!r})
 import neon_machine
 neon_machine.emit_for_neon()
 from numba import types
-from gradroute.kernels.cpu import microkernel, strided_tile, vectors
+from gradroute.kernels.cpu import microkernel
+from gradroute.kernels.cpu.emitted import strided_tile, vectors
 
 ROWS, COLUMNS = microkernel.ROWS, microkernel.COLUMNS[{dtype!r}]
 dtype = getattr(types, {dtype!r})

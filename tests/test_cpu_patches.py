@@ -6,7 +6,8 @@ from pointwise import channels_last
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu import patches, vectors
+from gradroute.kernels.cpu.convolution import patches
+from gradroute.kernels.cpu.emitted import vectors
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"

@@ -6,7 +6,10 @@ from compare import assert_close
 
 import gradroute as gr
 from gradroute.config import available_threads, config
-from gradroute.kernels.cpu import amx, conv_costs, conv_plans, phase_plans, phases, plans, vectors
+from gradroute.kernels.cpu import plans
+from gradroute.kernels.cpu.amx import amx_tiles
+from gradroute.kernels.cpu.convolution import conv_costs, conv_plans, phase_plans, phases
+from gradroute.kernels.cpu.emitted import vectors
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
@@ -209,7 +212,7 @@ def test_a_workspace_limit_holds_for_the_copies_too(always, operation):
                 assert_close(one, wanted, "float32")
 
 
-@pytest.mark.skipif(not amx.available(), reason="a processor with AMX")
+@pytest.mark.skipif(not amx_tiles.available(), reason="a processor with AMX")
 @pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2}, {"dilation": 2, "padding": 2}])
 def test_an_estimate_counts_every_step_of_the_sums(options):
     """Not less than what is multiplied takes on tiles that are full."""

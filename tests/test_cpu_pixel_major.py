@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gradroute as gr
-from gradroute.kernels.cpu import vectors
+from gradroute.kernels.cpu.emitted import vectors
 
 pytestmark = pytest.mark.skipif(vectors.TARGET is None, reason="needs vector multiply-add")
 

@@ -6,7 +6,9 @@ from pointwise import arrays, assert_only_its_channel_suffers, channels_last, dw
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu import amx, product_blocks, vectors
+from gradroute.kernels.cpu.amx import amx_tiles
+from gradroute.kernels.cpu.emitted import vectors
+from gradroute.kernels.cpu.products import product_blocks
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
@@ -142,7 +144,7 @@ def test_numbers_that_are_not_finite_reach_what_they_are_multiplied_into(value, 
     assert np.isfinite(y).all()
 
 
-@pytest.mark.skipif(not amx.available(), reason="this processor has no AMX")
+@pytest.mark.skipif(not amx_tiles.available(), reason="this processor has no AMX")
 @pytest.mark.parametrize("name", ["stride 2, channels for AMX", "small images for AMX"])
 def test_runs_of_pixels_leave_numbers_that_tiles_cannot_take_to_vectors(name):
     dy, x, w, bias, options = _given(CASES[name], "float32")

@@ -5,7 +5,7 @@ import pytest
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu import vectors
+from gradroute.kernels.cpu.emitted import vectors
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"

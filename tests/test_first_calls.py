@@ -88,7 +88,7 @@ def test_memory_for_compiling_is_asked_for_only_where_something_is_compiled(tmp_
 #: helpers keep no machine code of their own: what calls them takes them in
 OUTSIDE = """
 import numba
-from gradroute.kernels.cpu import memory, vectors
+from gradroute.kernels.cpu.emitted import memory, vectors
 
 @numba.njit
 def sums(array):

@@ -7,17 +7,20 @@ import math
 import numpy as np
 
 from ..contract import ACTIVATIONS
-from .columns import bias_gradient
-from .formulas import FROM_INPUT, FROM_OUTPUT, VALUE, formula
+from .convolution.columns import bias_gradient
+from .emitted.formulas import FROM_INPUT, FROM_OUTPUT, VALUE, formula
+from .emitted.lanes import lanes_load, lanes_store, splat
+from .emitted.memory import load, step, store
+from .emitted.row_lanes import times
 from .jit import array, boolean, float64, inlined, int64, kernel, out, prange
-from .lanes import lanes_load, lanes_store, splat
-from .memory import load, step, store
-from .row_lanes import times
 
 _CODE = {name: code for code, name in enumerate(ACTIVATIONS)}
 _RELU, _LEAKY_RELU, _ELU, _SIGMOID, _TANH, _SOFTPLUS, _GELU, _SILU = range(len(ACTIVATIONS))
 
 _WIDTH = 16  # lanes
+
+#: Elements of which a thread takes some at a time.
+_PIECE = 1024 * _WIDTH
 
 #: The loss is summed in this many pieces, in order, however many threads compute them.
 _LOSS_PIECES = 64
@@ -55,11 +58,11 @@ _elu_out, _sigmoid_out, _tanh_out, _softplus_out = (
 )
 
 
-@kernel(lambda F: (out(F, 1), array(F, 1), int64, int64))
-def apply(y, x, name, pieces):
-    for piece in prange(pieces):
+@kernel(lambda F: (out(F, 1), array(F, 1), int64))
+def apply(y, x, name):
+    for piece in prange((x.size + _PIECE - 1) // _PIECE):
         zeros = splat(x.dtype.type(0), _WIDTH)
-        first, end = x.size * piece // pieces, x.size * (piece + 1) // pieces
+        first, end = piece * _PIECE, min((piece + 1) * _PIECE, x.size)
         if name == _RELU:
             _relu(y, x, first, end, zeros)
         elif name == _LEAKY_RELU:
@@ -78,11 +81,11 @@ def apply(y, x, name, pieces):
             _silu(y, x, first, end, zeros)
 
 
-@kernel(lambda F: (out(F, 1), array(F, 1), array(F, 1), int64, boolean, int64))
-def apply_slope(dx, dy, saved, name, from_output, pieces):
-    for piece in prange(pieces):
+@kernel(lambda F: (out(F, 1), array(F, 1), array(F, 1), int64, boolean))
+def apply_slope(dx, dy, saved, name, from_output):
+    for piece in prange((dy.size + _PIECE - 1) // _PIECE):
         zeros = splat(dy.dtype.type(0), _WIDTH)
-        first, end = dy.size * piece // pieces, dy.size * (piece + 1) // pieces
+        first, end = piece * _PIECE, min((piece + 1) * _PIECE, dy.size)
         if name == _RELU:  # as from the output
             _relu_in(dx, dy, saved, first, end, zeros)
         elif name == _LEAKY_RELU:  # as from the output
@@ -114,17 +117,16 @@ def apply_slope(dx, dy, saved, name, from_output, pieces):
 
 
 def activate(y, x, name, plan, workspace):
-    apply(y.dtype, plan.threads, y, x, _CODE[name], plan.threads)
+    apply(y.dtype, plan.threads, y, x, _CODE[name])
 
 
 def activate_backward(dx, dy, saved, name, from_output, plan, workspace):
-    apply_slope(dx.dtype, plan.threads, dx, dy, saved, _CODE[name], from_output,
-                plan.threads)  # fmt: skip
+    apply_slope(dx.dtype, plan.threads, dx, dy, saved, _CODE[name], from_output)
 
 
 def linear_slope(dz, db, dy, y, name, plan, workspace):
     flat = (array.reshape(-1) for array in (dz, dy, y))
-    apply_slope(dz.dtype, plan.threads, *flat, _CODE[name], True, plan.threads)
+    apply_slope(dz.dtype, plan.threads, *flat, _CODE[name], True)
     bias_gradient(db.dtype, plan.threads, db, dz[:, :, None, None, None])
 
 

@@ -35,8 +35,9 @@ def source_digest() -> str:
     """Of every source file that can end up inside a compiled kernel."""
     digest = hashlib.sha256()
     here = pathlib.Path(__file__).parent
-    for path in [here.parent / "contract.py", *sorted(here.glob("*.py"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in [here.parent / "contract.py", *sorted(here.rglob("*.py"))]:
+        name = path.relative_to(here.parent).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 from functools import partial
 
-from . import (
-    amx_conv,
-    amx_dw,
+from . import plans
+from .amx import amx_conv, amx_dw
+from .convolution import (
     columns,
-    depthwise,
     direct,
     implicit_gemm,
     patches,
     phases,
-    pixel_conv,
-    pixel_dw,
-    plans,
-    pointwise,
     scattered_taps,
     weight_gradient,
-    winograd,
-    winograd_dw,
 )
+from .depthwise import depthwise_conv
 from .matmul import NO_BIAS
+from .pixel_major import pixel_conv, pixel_dw
+from .products import pointwise
+from .winograd import winograd_conv, winograd_dw
 
 #: algorithm -> its driver, which returns False where the data is not for it
-_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise.run, "implicit_gemm": implicit_gemm.run,
+_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise_conv.run,
+             "implicit_gemm": implicit_gemm.run,
              "patches": patches.convolve, "pixel_major": pixel_conv.run,
              "pointwise": pointwise.convolve, "scattered_taps": scattered_taps.run,
-             "winograd": winograd.run}  # fmt: skip
-_REDUCE = {"amx": amx_dw.run, "depthwise": depthwise.dw, "implicit_gemm": weight_gradient.run,
+             "winograd": winograd_conv.run}  # fmt: skip
+_REDUCE = {"amx": amx_dw.run, "depthwise": depthwise_conv.dw, "implicit_gemm": weight_gradient.run,
            "patches": patches.reduce, "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
            "winograd": winograd_dw.run}  # fmt: skip
 _CONVOLVE["phases"] = partial(phases.convolve, dict(_CONVOLVE))

@@ -21,6 +21,7 @@ import os
 import signal
 import threading
 import warnings
+from functools import partial
 
 import numba
 from numba import float32, float64, int64, prange, types  # noqa: F401  (prange: for the kernels)
@@ -232,3 +233,13 @@ WITH_WINNER = tuple((name, "uint8") for name in FLOATS)
 def kernel(signature, variants=FLOATS):
     """Decorator: ``signature`` maps dtypes to the Numba types of the body's arguments."""
     return lambda body: Kernel(body, signature, variants)
+
+
+def bound(kernel, threads, variant):
+    """``kernel`` of settled dtypes and threads, for calls that are made again and again.
+
+    A function of its arguments; with one thread it is the compiled one itself.
+    """
+    if threads > 1:
+        return partial(kernel, variant, threads)
+    return kernel.entry(variant, False)

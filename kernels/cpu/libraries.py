@@ -132,11 +132,11 @@ class WholeCompiler(Compiler):
 
 
 def _ask_for_memory(name):
-    """LLVM ends the process when it runs out of memory: ask for what it may need before it starts."""
+    """LLVM ends the process when it runs out of memory: ask for what it may need first."""
     try:
         np.empty(COMPILING_BYTES, np.uint8)
     except MemoryError:
         raise WorkspaceError(
-            f"compiling the kernel {name} takes up to {COMPILING_BYTES >> 20} MiB, and there is not "
+            f"compiling the kernel {name} takes up to {COMPILING_BYTES >> 20} MiB: there is not "
             "that much memory; `gradroute warmup` compiles all kernels beforehand"
         ) from None

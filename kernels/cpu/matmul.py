@@ -6,11 +6,13 @@ from functools import partial
 
 import numpy as np
 
-from . import amx_matmul, columns, linear, matrix_product, matrix_vector, plans
-from .binding import bound
-from .jit import array, kernel, out, prange
-from .linear import row_of_sums
-from .vectors import ITEMSIZE
+from . import plans
+from .amx import amx_matmul
+from .convolution import columns
+from .emitted.vectors import ITEMSIZE
+from .jit import array, bound, kernel, out, prange
+from .products import linear, matrix_product, matrix_vector
+from .products.linear import row_of_sums
 
 NO_BIAS = {np.dtype(name): np.zeros(0, name) for name in ITEMSIZE}
 NO_BIASES = {dtype: none[None] for dtype, none in NO_BIAS.items()}  # (1, J)

@@ -25,8 +25,8 @@ from __future__ import annotations
 from numba import types
 from numba.extending import intrinsic
 
+from .emitted.vectors import LANES, VECTOR_BYTES, Emitter, const, element_pointer
 from .jit import helper
-from .vectors import LANES, VECTOR_BYTES, Emitter, const, pointer
 
 ROWS = {64: 14, 32: 6, 16: 12}[VECTOR_BYTES]
 VECTORS = 2
@@ -131,8 +131,8 @@ def _tile_intrinsic(table_of_a):
         def generate(context, builder, signature, arguments):
             rows, _, wo, walked_step, _, fo, _, to, depth, _, co, ldc, _, so, resume = arguments
             pw, pf, pt, pc, ps = (
-                pointer(context, builder, signature.args[position], arguments[position], offset)
-                for position, offset in ((1, wo), (4, fo), (6, to), (9, co), (12, so))
+                element_pointer(context, builder, signature.args[at], arguments[at], offset)
+                for at, offset in ((1, wo), (4, fo), (6, to), (9, co), (12, so))
             )
             resumed = builder.icmp_signed("!=", resume, const(0))
             end = builder.append_basic_block("tiles.end")

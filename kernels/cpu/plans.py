@@ -16,10 +16,10 @@ from gradroute.alignment import aligned_array
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
-from . import matrix_vector
-from .conv_plans import KEPT_BYTES, conv_plan
-from .matmul_plans import linear_plan, matmul_plan
-from .vectors import TARGET
+from .convolution.conv_plans import KEPT_BYTES, conv_plan
+from .emitted.vectors import TARGET
+from .products import matrix_vector
+from .products.matmul_plans import linear_plan, matmul_plan
 
 #: Below this many multiply-adds (or elements) a parallel region costs more than it saves: the
 #: region takes about 3 microseconds, in which one core does some 100,000 of them.

@@ -7,11 +7,11 @@ import math
 import numpy as np
 from numba.cpython.unsafe.numbers import trailing_zeros
 
+from .emitted.lanes import add, choose, lanes_load, lanes_store, splat, splat_like, within
+from .emitted.memory import load, step, store
+from .emitted.row_lanes import in_range, packed_store, plus
+from .emitted.vectors import add_row, fill_row
 from .jit import array, inlined, int64, kernel, out, prange
-from .lanes import add, choose, lanes_load, lanes_store, splat, splat_like, within
-from .memory import load, step, store
-from .row_lanes import in_range, packed_store, plus
-from .vectors import add_row, fill_row
 
 _INTEGERS = ("int64", "int32", "uint8")
 _MODES = ("raise", "wrap", "clip")

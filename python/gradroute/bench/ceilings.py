@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 
-from ..kernels.cpu.vectors import LANES, REGISTERS, Emitter, const
+from ..kernels.cpu.emitted.vectors import LANES, REGISTERS, Emitter, const
 
 #: independent sums: enough to hide the latency of a multiply-add in both of a core's units
 _SUMS = 24 if REGISTERS == 32 else 12

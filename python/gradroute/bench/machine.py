@@ -23,7 +23,7 @@ def _cpu() -> str:
 
 
 def _vector_units() -> str:
-    from ..kernels.cpu.vectors import TARGET
+    from ..kernels.cpu.emitted.vectors import TARGET
 
     if TARGET is None:
         return "none with fused multiply-add that Numba can use"

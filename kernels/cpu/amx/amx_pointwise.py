@@ -1,0 +1,188 @@
+"""Forward and dx of 1 x 1 windows on AMX tiles, a run of pixels at a time.
+
+    y[n, k, p] = sum over c of w[k, c] * x[n, c, p] + bias[k]
+
+The weights are cut by all threads together.  Then a thread cuts a run of pixels, all channels of
+it, which stays in its L2 while panel after panel of the weights passes by.  A run is part of an
+image, or some whole small ones, which fill tiles together; a stride is taken out of x on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from numba import types
+
+from ..convolution.implicit_gemm import in_one_row
+from ..emitted.memory import load, step, store
+from ..emitted.vectors import copy_row, finite_row
+from ..jit import array, helper, int64, kernel, out, prange
+from .amx_program import FLAGS, LANES
+from .amx_runs import PLACES, RUNS, Runs, batches, cut, longest, runs, seen, stage
+from .amx_squares import SQUARE, copy_square, no_table
+from .amx_tiles import DEPTH, PARTS, SHAPES, SIDE, STEP_BYTES, TINY, available, begin, block, end
+
+#: Bytes of a run, cut: it stays in a 2 MiB L2 beside a panel of weights.
+KEPT_BYTES = 1280 * 1024
+
+#: Pixels of a run, of which SIDE channels are staged at a time.
+MOST_PIXELS = 800
+
+#: Channels, beyond which a sum would be too long for one go.
+MOST_CHANNELS = 1024
+
+_NO_TABLE = no_table(MOST_CHANNELS)
+
+
+class Layout(NamedTuple):
+    """What the compiled loops need to know.  Offsets count float32, where not said otherwise."""
+
+    rows: int  # of y
+    channels: int
+    panels: int  # of SIDE rows
+    steps: int  # of DEPTH channels
+    splits: int  # of the panels: tasks of one run
+    slots: int
+    weights_at: int  # the workspace: flags, weights, slots
+    slots_at: int
+    slot: int  # a run, cut; SIDE channels to cut; a square to cut, and one of sums
+    stage_at: int
+    square_at: int
+    sums_at: int
+
+
+LAYOUT = types.NamedUniTuple(int64, len(Layout._fields), Layout)
+
+
+@dataclass(frozen=True)
+class Program:
+    layout: Layout
+    runs: Runs
+    stride: tuple[int, int, int]  # of the source
+    size: int  # of the workspace, in bytes
+
+
+def build(g, rows, channels, stride, threads) -> Program:
+    """For ConvGeometry ``g``; ``stride`` is that of the source's pixels."""
+    panels, steps = -(-rows // SIDE), -(-channels // DEPTH)
+    share = -(-g.batch * g.out_plane // threads)
+    most = max(DEPTH, min(MOST_PIXELS, share, KEPT_BYTES // (2 * PARTS * DEPTH * steps)))
+    r = runs(g.batch, g.out, stride, most)
+    count = batches(r, g.batch)
+    splits = 1 if count % threads == 0 or count >= 8 * threads else min(panels, threads)
+    weights_at = LANES + FLAGS * threads
+    slots_at = weights_at + panels * steps * STEP_BYTES // 4
+    stage_at = longest(r) // SIDE * steps * STEP_BYTES // 4
+    square_at = stage_at + SIDE * r.stage
+    sums_at = square_at + SQUARE
+    layout = Layout(rows, channels, panels, steps, splits, threads, weights_at, slots_at,
+                    sums_at + SQUARE, stage_at, square_at, sums_at)  # fmt: skip
+    return Program(layout, r, stride, 4 * (slots_at + threads * layout.slot))
+
+
+def run(v, u, w, bias, plan, workspace):
+    """v = u convolved with w (rows, channels) plus bias; v's pixels lie without a stride.
+
+    None if the images do not lie right; False if v is not finite or the data's scale is tiny.
+    """
+    program, p = plan.program, plan.program.layout
+    flat = program.stride == (1, 1, 1)
+    target, source = in_one_row(v), seen(u, program.stride, v.shape[2:], program.runs, flat)
+    if target is None or target.strides[4] != target.itemsize or source is None:
+        return None
+    work = workspace[: program.size].view("float32")
+    work[: p.weights_at] = 0
+    multiply("float32", plan.threads, target, source[0], w, bias, work, SHAPES, _NO_TABLE,
+             source[1], program.runs, p)  # fmt: skip
+    broken, one, other = work[LANES : p.weights_at].reshape(-1, FLAGS)[:, :3].max(axis=0)
+    return not (broken or 0 < one < TINY or 0 < other < TINY)
+
+
+@kernel(lambda F: (out(F, 5), array(F, 5), array(F, 2), array(F, 1), out(F, 1),
+                   array("uint8", 1), array(int64, 1), PLACES, RUNS, LAYOUT),
+        variants=("float32",) if available() else ())  # fmt: skip
+def multiply(y, x, w, bias, work, shapes, table, places, r, p):
+    """y (N, K, 1, 1, pixels) = w (K, C) @ the pixels of x that ``places`` names."""
+    for slot in prange(p.slots):
+        for panel in range(slot * p.panels // p.slots, (slot + 1) * p.panels // p.slots):
+            _cut_weights(work, w, slot, panel, p)
+    tasks = (x.shape[0] + r.images - 1) // r.images * r.runs * p.splits
+    for slot in prange(p.slots):
+        begin(shapes)
+        before = -1
+        for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
+            run, split = task // p.splits, task % p.splits
+            _run(y, x, bias, work, table, places, slot, run, split, run != before, r, p)
+            before = run
+        end()
+
+
+@helper
+def _cut_weights(work, w, slot, panel, p):
+    """SIDE rows of weights, step after step."""
+    square, flag = p.slots_at + slot * p.slot + p.square_at, LANES + slot * FLAGS + 1
+    rows, largest = min(SIDE, p.rows - panel * SIDE), load(work, flag)
+    for k in range(p.steps):
+        terms = min(DEPTH, p.channels - k * DEPTH)
+        at = panel * SIDE * step(w, 0) + k * DEPTH * step(w, 1)
+        copy_square(work, square, w, at, step(w, 0), step(w, 1), rows, terms)
+        to = 4 * p.weights_at + (panel * p.steps + k) * STEP_BYTES
+        largest = max(largest, cut(work, to, False, False, square, SIDE, square))
+    store(work, flag, largest)
+
+
+@helper
+def _run(y, x, bias, work, table, places, slot, run, split, fresh, r, p):
+    """A part of the panels of weights times a run of pixels, which is cut if ``fresh``."""
+    base = p.slots_at + slot * p.slot
+    images = min(r.images, x.shape[0] - run // r.runs * r.images)
+    each = min(r.run, r.pixels - run % r.runs * r.run)  # pixels of an image
+    pixels = images * each
+    if fresh:
+        for k in range(p.steps):
+            _cut_pixels(work, x, places, base, slot, k, run, images, pixels, r, p)
+    first = run // r.runs * r.images * step(y, 0) + run % r.runs * r.run
+    size = p.steps * STEP_BYTES
+    for panel in range(split * p.panels // p.splits, (split + 1) * p.panels // p.splits):
+        row = panel * SIDE
+        for at in range(0, pixels, SIDE):
+            block(work, 4 * p.weights_at + panel * size, 0, 64, 1024, STEP_BYTES // PARTS,
+                  4 * base + at // SIDE * size, 0, 64, 1024, STEP_BYTES // PARTS,
+                  table, 0, p.steps, 4 * (base + p.sums_at), 4 * SIDE, 0)  # fmt: skip
+            _write(y, first + row * step(y, 1), work, base + p.sums_at, slot, bias, row,
+                   min(SIDE, p.rows - row), at, min(at + SIDE, pixels), each)  # fmt: skip
+
+
+@helper
+def _cut_pixels(work, x, places, base, slot, k, run, images, pixels, r, p):
+    """DEPTH channels of a run, square after square."""
+    flag = LANES + slot * FLAGS + 2
+    largest = load(work, flag)
+    by_pixel = stage(work, base + p.stage_at, x, places, k * DEPTH,
+                     min(DEPTH, p.channels - k * DEPTH), run, images, pixels, r)  # fmt: skip
+    for at in range(0, pixels, SIDE):
+        size = cut(work, 4 * base + (at // SIDE * p.steps + k) * STEP_BYTES, True, by_pixel,
+                   base + p.stage_at + at * (SIDE if by_pixel else 1),
+                   SIDE if by_pixel else r.stage, base + p.square_at)  # fmt: skip
+        largest = max(largest, size)
+    store(work, flag, largest)
+
+
+@helper
+def _write(y, to, work, sums, slot, bias, row, rows, at, end, each):
+    """A square of sums to pixels ``at`` to ``end`` of a run, of which each image has ``each``."""
+    for i in range(rows if bias.size else 0):
+        value = load(bias, (row + i) * step(bias, 0))
+        for j in range(SIDE):
+            store(work, sums + i * SIDE + j, load(work, sums + i * SIDE + j) + value)
+    if not finite_row(work, sums, rows * SIDE):
+        store(work, LANES + slot * FLAGS, work.dtype.type(1))
+    source = sums
+    while at < end:
+        count = min(end, (at // each + 1) * each) - at
+        start = to + at // each * step(y, 0) + at % each
+        for i in range(rows):
+            copy_row(y, start + i * step(y, 1), work, source + i * SIDE, count)
+        source += count
+        at += count

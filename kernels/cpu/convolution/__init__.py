@@ -1,0 +1,1 @@
+"""Convolution: which algorithm serves a call, and those that serve any geometry."""

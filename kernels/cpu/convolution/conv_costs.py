@@ -1,0 +1,159 @@
+"""About how long a convolution takes by a plan, to choose between two ways to compute the same.
+
+Nanoseconds of two threads on the machine of docs/performance.md in float32: multiply-adds at the
+rate of their unit, with what tiles compute for nothing at the ends of rows, and elements copied,
+with the rims of blocks, which are copied several times.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from ..amx import amx_tiles
+from ..emitted.vectors import ITEMSIZE
+from ..microkernel import COLUMNS
+from ..winograd import winograd_program
+
+#: A multiply-add by tiles and by vectors, forward (or dx) and dw.
+TILES = {False: 0.003, True: 0.005}
+VECTORS = {False: 0.006, True: 0.007}
+WINOGRAD = 0.0057
+#: So many times do sums that are transformed back count in dw: they are more than L2 holds.
+SUMMED = 4
+#: A transformed number, one copied into a block, one moved out of an image or back.
+TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.5
+#: A row of a phase moved, beside its numbers, and one copied into a block or out of it.
+MOVED_ROW, ROW = 2, 3
+#: A weight packed, and one read from beyond L2; bytes of weights that stay in it.
+PACKED, READ, L2_BYTES = 0.45, 0.2, 1024 * 1024
+#: What cells of a dilated image cost more: a multiply-add, as taps share less that is in L1 (with
+#: cells along W nothing), and then a row copied in or out.
+APART, CELL_ROW = {True: 0.0004, False: 0.0008}, 6
+#: A byte of memory that the process has not touched before.
+PAGES = 0.7
+
+
+def cost(plan, g, dtype) -> float | None:
+    """Of ``plan`` on ConvGeometry ``g``; None where it is not known."""
+    if plan.algorithm == "winograd":
+        return _winograd(g, plan.operation)
+    dw, tiles = plan.operation == "conv_dw", plan.algorithm == "amx"
+    if plan.algorithm == "patches":
+        return g.multiply_adds * VECTORS[dw] + math.prod(g.x_shape) * COPIED
+    if plan.algorithm == "pixel_major":
+        return _by_pixels(plan.program, dtype, dw)
+    if not tiles and plan.algorithm != "implicit_gemm":
+        return None
+    if not dw:
+        return of_program(plan.program, tiles)
+    s = plan.program.beside.blocks if tiles else plan.program.blocks
+    block, reach = (s.block_d, s.block_h, s.block_w), (s.reach_d, s.reach_h, s.reach_w)
+    rim = math.prod(b + r for b, r in zip(block, reach)) / math.prod(block)
+    side, used = (amx_tiles.SIDE, plan.program.beside.used) if tiles else (
+        COLUMNS[dtype], plan.program.used)  # fmt: skip
+    filled = _columns(s.images, *block, side, s) / (s.images * math.prod(block))
+    copied = g.batch * g.in_channels * g.plane * rim
+    rows = (-(-s.batch // s.images) * _pieces(s) * len(used) * s.images * g.in_channels
+            * (block[0] + reach[0]) * (block[1] + reach[1]))  # fmt: skip
+    multiplied = g.multiply_adds * filled * (TILES if tiles else VECTORS)[True]
+    return multiplied + copied * COPIED + rows * ROW
+
+
+def _pieces(s):
+    return math.prod(-(-n // held) for n, held in zip(
+        (s.span_d, s.span_h, s.span_w), (s.block_d, s.block_h, s.block_w)))  # fmt: skip
+
+
+def _by_pixels(program, dtype, dw) -> float:
+    """Of pixel_conv.Program or pixel_dw.Program: vectors along channels, x copied as it lies."""
+    s, p = program.blocks, program.sums if dw else program.product
+    size = (p.depth, p.height, p.across) if dw else (p.size_d, p.size_h, p.size_w)
+    held = (p.block_d, p.block_h, p.block_w)
+    blocks = -(-s.batch // p.images) * math.prod(-(-n // b) for n, b in zip(size, held))
+    blocks *= s.groups
+    rows = blocks * p.images * s.channels * (s.block_d + s.reach_d) * (s.block_h + s.reach_h)
+    copied = rows * (s.block_w + s.reach_w)
+    depth = p.weights if dw else p.depth
+    pixels = blocks * p.images * math.prod(held)
+    vectors = p.width // p.lanes
+    vectors += vectors % 2 * 0.5  # a vector alone takes more than the half of a pair
+    multiplied = pixels * depth * vectors * p.lanes
+    turned = pixels * p.width
+    weights = depth * p.width * blocks * (2 if dw else 1)
+    far = weights * READ if depth * p.width * ITEMSIZE[dtype] > L2_BYTES else 0
+    packed = depth * p.width * s.groups * (p.parts if dw else 2)  # weights by one thread
+    alone = 2 if (s.groups * p.parts if dw else blocks) == 1 else 1
+    each = multiplied * VECTORS[dw] + (copied + turned) * COPIED + rows * ROW
+    return alone * (each + far) + packed * PACKED
+
+
+def of_program(program, tiles) -> float:
+    """Of the forward pass or dx by an amx_program.Program (``tiles``) or implicit_gemm.Program."""
+    p = program.product
+    s, used = (program.beside.blocks, program.beside.used) if tiles else (
+        program.blocks, program.used)  # fmt: skip
+    if tiles:
+        rows, side = p.panels * amx_tiles.SIDE * amx_tiles.DEPTH, amx_tiles.SIDE
+        packed = p.steps * p.panels * amx_tiles.SIDE * amx_tiles.DEPTH
+        ends = [*program.phases[1:, 9].tolist(), len(program.table) // 2]
+        terms = [end - first for first, end in zip(program.phases[:, 9].tolist(), ends)]
+    else:
+        rows, side = p.rows * s.channels, p.columns
+        packed = rows * len(program.taps)
+        terms = program.phases[:, 9].tolist()
+    block, spans = (s.block_d, s.block_h, s.block_w), (s.span_d, s.span_h, s.span_w)
+    pieces = [-(-n // held) for n, held in zip(spans, block)]
+    columns, written = 0, 0
+    for phase, steps in zip(program.phases.tolist(), terms):
+        boxes = itertools.product(*map(_parts, phase[3:6], block))
+        columns += steps * sum(
+            _columns(s.images, *(length for length, _ in box), side, s)
+            * math.prod(times for _, times in box) for box in boxes)  # fmt: skip
+        written += s.images * phase[3] * phase[4] * pieces[2] * p.rows
+    copied = math.prod(pieces) * len(used) * s.images * s.volume * s.channels
+    copied *= p.splits if tiles else 1
+    each = columns * rows * (TILES if tiles else VECTORS)[False] + copied * COPIED
+    each += (copied // s.row + written) * ROW
+    if len(program.phases) > 1 and p.step_d * p.step_h * p.step_w == 1:
+        each += columns * rows * APART[s.reach_w > 0]
+        each += 0 if s.reach_w else (copied // s.row + written) * CELL_ROW
+    return s.groups * (-(-s.batch // s.images) * each + packed * PACKED)
+
+
+def _parts(count, held):
+    """The lengths of the pieces of an axis, and how many there are of each."""
+    return [(length, times) for length, times in ((held, count // held), (count % held, 1))
+            if length * times]  # fmt: skip
+
+
+def _columns(images, depth, height, width, side, s):
+    """Columns that are multiplied for a box of positions: amx_blocks.runs_of."""
+    run = (height - 1) * s.row + width
+    through = (images - 1) * s.volume + (depth - 1) * s.area + run
+    return min(-(-run // side) * images * depth, -(-through // side)) * side
+
+
+def _winograd(g, operation):
+    tiles, _ = winograd_program.tiles(g, operation == "conv_dx")
+    channels, rows = g.in_channels // g.groups, g.out_channels // g.groups
+    points = winograd_program.PRODUCTS * g.groups
+    multiplied = points * tiles * channels * rows
+    weights = channels * rows * (SUMMED if operation == "conv_dw" else 1)
+    transformed = points * (tiles * (channels + rows) + weights)
+    return multiplied * WINOGRAD + transformed * TRANSFORMED
+
+
+def by_phases(built, one, dtype) -> float | None:
+    """Of phases.Program ``built``, whose phases are convolutions of geometry ``one``."""
+    found = cost(built.inner, one, dtype)
+    if found is None or not built.batches:
+        return found
+    moved = built.batches * one.batch * (one.in_channels * one.plane
+                                         + one.out_channels * one.out_plane)  # fmt: skip
+    return built.batches * found + moved * (MOVED + MOVED_ROW / one.size[2])
+
+
+def fresh(size, kept) -> float:
+    """Of a workspace of ``size`` bytes that is too large to be kept between calls."""
+    return size * PAGES if size > kept else 0.0

@@ -1,0 +1,1 @@
+"""Depthwise convolutions, and groups of a few channels."""

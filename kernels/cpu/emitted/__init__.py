@@ -1,0 +1,1 @@
+"""Vectors, transpositions and register tiles, emitted as LLVM IR: what kernels are made of."""

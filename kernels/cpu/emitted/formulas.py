@@ -1,0 +1,258 @@
+"""The activations and their slopes as formulas on vectors: exp, expm1, log1p and erfc included.
+
+LLVM calls a library once for each lane of such a function; these are polynomials and bits of
+numbers, in the lanes' own dtype.  exp and expm1: x = k log(2) + r with |r| <= log(2) / 2 by adding
+and subtracting a number so large that what is left of x is an integer (Cody & Waite 1980), a Taylor
+series for expm1(r), and 2**k by its bits, in two steps, so that denormal results are rounded once.
+log1p(u), 0 <= u <= 1, is 2 atanh(u / (2 + u)).  erfc is a polynomial fitted to erfc(z) exp(z**2) /
+t in t = 2 / (2 + z) at Chebyshev's points, right to 1e-15 (after Press et al., "Numerical recipes",
+6.2): in float64 always, as next to erfc's tail the rounding of x alone would cost float32 its
+digits.
+"""
+
+from __future__ import annotations
+
+import math
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ...contract import ACTIVATIONS, ELU_ALPHA, LEAKY_SLOPE
+from .lanes import Lanes, LanesEmitter
+
+#: element -> (bits of a fraction, the exponent of 1, log(2) as a short number and the rest of it,
+#: where exp is 0, where it leaves the range, degree of expm1's series, terms of atanh's)
+_KINDS = {
+    "float32": (23, 127, 0.693359375, -2.12194440e-4, -104.0, 88.0, 7, 7),
+    "float64": (52, 1023, 6.93147180369123816490e-01, 1.90821492927058770002e-10, -746.0, 709.0,
+                14, 16),
+}  # fmt: skip
+
+#: of u = 2 t - 1, from the constant on
+_ERFC = (
+    0.5107913526210118, 0.34358034220690536, 0.13973604627794017, 0.018221115753413866,
+    -0.010755330940551767, -0.0032395925326627493, 0.0015453059501721663, 0.00041864800911864327,
+    -0.00033153596951670036, -1.7185510228970984e-05, 7.223078005558086e-05,
+    -1.7075587078862068e-05, -1.0830840140061017e-05, 8.064338825028904e-06,
+    -6.061660648176088e-07, -1.8303070086835044e-06, 1.0753034265368385e-06,
+    1.0360790539807586e-08, -3.7262437397408343e-07, 1.5349222085928225e-07,
+    6.651691098356388e-08, -5.297335962428669e-08, -5.021930669720097e-09, 6.86212563148957e-09,
+)  # fmt: skip
+
+
+class _Lanes:
+    """Emits arithmetic on vectors of one kind of floats."""
+
+    def __init__(self, context, builder, kind):
+        self.context, self.builder, self.kind = context, builder, kind
+        self.emit = LanesEmitter(context, builder, kind)
+        self.one, self.zero = self.number(1.0), self.number(0.0)
+
+    def number(self, value):
+        one = ir.Constant(self.emit.element, value)
+        return ir.Constant(self.emit.vector, [one] * self.emit.count)
+
+    def wide(self, value):
+        """The same numbers in float64, with what emits arithmetic on them."""
+        if self.kind.dtype == types.float64:
+            return self, value
+        wide = _Lanes(self.context, self.builder, Lanes(types.float64, self.kind.count))
+        return wide, self.builder.fpext(value, wide.emit.vector)
+
+    def narrow(self, value):
+        """float64 rounded to this kind."""
+        return value if self.kind.dtype == types.float64 else (
+            self.builder.fptrunc(value, self.emit.vector))  # fmt: skip
+
+    def add(self, a, b):
+        return self.builder.fadd(a, b)
+
+    def sub(self, a, b):
+        return self.builder.fsub(a, b)
+
+    def mul(self, a, b):
+        return self.builder.fmul(a, b)
+
+    def div(self, a, b):
+        return self.builder.fdiv(a, b)
+
+    def below(self, a, b):
+        """Where a < b; false beside a NaN."""
+        return self.builder.fcmp_ordered("<", a, b)
+
+    def choose(self, where, yes, no):
+        return self.builder.select(where, yes, no)
+
+    def call(self, name, *arguments):
+        suffix = {4: "f32", 8: "f64"}[self.emit.size]
+        kind = ir.FunctionType(self.emit.vector, [self.emit.vector] * len(arguments))
+        name = f"llvm.{name}.v{self.emit.count}{suffix}"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name),
+                                 arguments)  # fmt: skip
+
+    def abs(self, a):
+        return self.call("fabs", a)
+
+    def minus_abs(self, a):
+        return self.builder.fneg(self.abs(a))
+
+    def polynomial(self, x, coefficients):
+        """By Horner's rule, from the constant on."""
+        total = self.number(coefficients[-1])
+        for one in reversed(coefficients[:-1]):
+            total = self.call("fmuladd", total, x, self.number(one))
+        return total
+
+    # ---- elementary functions --------------------------------------------------------------
+
+    def _reduced(self, x):
+        """expm1(r), and what multiplies by 2**k."""
+        bits, bias, high, low, least, most, degree, _ = _KINDS[str(self.kind.dtype)]
+        x = self.choose(self.below(x, self.number(least)), self.number(least), x)
+        x = self.choose(self.below(self.number(most), x), self.number(most), x)
+        large = 1.5 * 2.0**bits
+        turned = self.add(self.mul(x, self.number(1 / math.log(2))), self.number(large))
+        times = self.sub(turned, self.number(large))
+        r = self.sub(self.sub(x, self.mul(times, self.number(high))),
+                     self.mul(times, self.number(low)))  # fmt: skip
+        series = [1 / math.factorial(n) for n in range(2, degree + 1)]
+        grown = self.call("fmuladd", self.mul(r, r), self.polynomial(r, series), r)
+        width = 8 * self.emit.size
+        whole = ir.VectorType(ir.IntType(width), self.emit.count)
+
+        def integer(value):
+            return ir.Constant(whole, [ir.Constant(ir.IntType(width), value)] * self.emit.count)
+
+        b = self.builder
+        start = (bias + bits << bits) + (1 << bits - 1)  # the bits of ``large``
+        k = b.sub(b.bitcast(turned, whole), integer(start))
+        half = b.ashr(k, integer(1))
+        powers = [b.bitcast(b.shl(b.add(n, integer(bias)), integer(bits)), self.emit.vector)
+                  for n in (half, b.sub(k, half))]  # fmt: skip
+        return grown, lambda value: self.mul(self.mul(value, powers[0]), powers[1])
+
+    def exp(self, x):
+        grown, scaled = self._reduced(x)
+        return scaled(self.add(self.one, grown))
+
+    def expm1(self, x):
+        grown, scaled = self._reduced(x)
+        return self.add(scaled(grown), self.sub(scaled(self.one), self.one))
+
+    def log1p(self, u):
+        """Of 0 <= u <= 1."""
+        terms = _KINDS[str(self.kind.dtype)][7]
+        s = self.div(u, self.add(self.number(2.0), u))
+        z, twice = self.mul(s, s), self.add(s, s)
+        series = self.polynomial(z, [1 / (2 * n + 3) for n in range(terms)])
+        return self.call("fmuladd", self.mul(twice, z), series, twice)
+
+    def normal(self, x):
+        """The normal distribution's function and density; only for float64."""
+        z = self.mul(self.abs(x), self.number(math.sqrt(0.5)))
+        t = self.div(self.number(2.0), self.add(self.number(2.0), z))
+        fall = self.exp(self.builder.fneg(self.mul(z, z)))
+        fitted = self.polynomial(self.sub(self.add(t, t), self.one), _ERFC)
+        tail = self.mul(self.mul(self.mul(self.number(0.5), t), fitted), fall)
+        whole = self.choose(self.below(x, self.zero), tail, self.sub(self.one, tail))
+        return whole, self.mul(fall, self.number(1 / math.sqrt(2 * math.pi)))
+
+    def sigmoids(self, x):
+        """sigmoid(x) and sigmoid(-x)."""
+        small = self.exp(self.minus_abs(x))  # never overflows
+        below, whole = self.below(x, self.zero), self.add(self.one, small)
+        return (self.div(self.choose(below, small, self.one), whole),
+                self.div(self.choose(below, self.one, small), whole))  # fmt: skip
+
+
+# ---- the activations: a value, its slope from the input, its slope from the output ---------
+
+
+def _not_above(m, x):
+    """min(x, 0); NaN stays."""
+    return m.choose(m.below(m.zero, x), m.zero, x)
+
+
+def _branches(m, x, below):
+    """x above 0, and elsewhere, also for NaN, what ``below`` is."""
+    return m.choose(m.below(m.zero, x), x, below)
+
+
+def _step(m, x, below):
+    """1 above 0, and elsewhere what ``below`` is."""
+    return m.choose(m.below(m.zero, x), m.one, below)
+
+
+def _tanh(m, x):
+    grown = m.expm1(m.mul(m.number(-2.0), m.abs(x)))
+    value = m.div(m.builder.fneg(grown), m.add(m.number(2.0), grown))
+    return m.call("copysign", value, x)
+
+
+def _tanh_slope(m, x):
+    """1 - tanh(x)**2 without its cancellation."""
+    small = m.exp(m.mul(m.number(-2.0), m.abs(x)))
+    whole = m.add(m.one, small)
+    return m.div(m.mul(m.number(4.0), small), m.mul(whole, whole))
+
+
+def _softplus(m, x):
+    above = m.choose(m.builder.fcmp_ordered("<=", x, m.zero), m.zero, x)
+    return m.add(above, m.log1p(m.exp(m.minus_abs(x))))
+
+
+def _gelu(m, x):
+    wide, given = m.wide(x)
+    return m.narrow(wide.mul(given, wide.normal(given)[0]))
+
+
+def _gelu_slope(m, x):
+    wide, given = m.wide(x)
+    whole, density = wide.normal(given)
+    return m.narrow(wide.add(whole, wide.mul(given, density)))
+
+
+def _silu_slope(m, x):
+    up, down = m.sigmoids(x)
+    return m.mul(up, m.add(m.one, m.mul(x, down)))
+
+
+def _sigmoid_slope(m, x):
+    small = m.exp(m.minus_abs(x))
+    whole = m.add(m.one, small)
+    return m.div(small, m.mul(whole, whole))
+
+
+VALUE, FROM_INPUT, FROM_OUTPUT = range(3)
+_FORMULAS = {
+    "relu": (lambda m, x: m.choose(m.builder.fcmp_ordered("<=", x, m.zero), m.zero, x),
+             lambda m, x: _step(m, x, m.zero), lambda m, y: _step(m, y, m.zero)),
+    "leaky_relu": (lambda m, x: _branches(m, x, m.mul(m.number(LEAKY_SLOPE), x)),
+                   lambda m, x: _step(m, x, m.number(LEAKY_SLOPE)),
+                   lambda m, y: _step(m, y, m.number(LEAKY_SLOPE))),
+    "elu": (lambda m, x: _branches(m, x, m.mul(m.number(ELU_ALPHA), m.expm1(_not_above(m, x)))),
+            lambda m, x: _step(m, x, m.mul(m.number(ELU_ALPHA), m.exp(_not_above(m, x)))),
+            lambda m, y: _step(m, y, m.add(y, m.number(ELU_ALPHA)))),
+    "sigmoid": (lambda m, x: m.sigmoids(x)[0], _sigmoid_slope,
+                lambda m, y: m.mul(y, m.sub(m.one, y))),
+    "tanh": (_tanh, _tanh_slope, lambda m, y: m.mul(m.sub(m.one, y), m.add(m.one, y))),
+    "softplus": (_softplus, lambda m, x: m.sigmoids(x)[0],
+                 lambda m, y: m.builder.fneg(m.expm1(m.builder.fneg(y)))),
+    "gelu": (_gelu, _gelu_slope),
+    "silu": (lambda m, x: m.mul(x, m.sigmoids(x)[0]), _silu_slope),
+}  # fmt: skip
+
+
+@intrinsic
+def formula(typing, values, name, kind):
+    """The activation of number ``name``, or a slope of it: both are constants."""
+    if not all(isinstance(one, types.IntegerLiteral) for one in (name, kind)):
+        return None
+    emitted = _FORMULAS[ACTIVATIONS[name.literal_value]][kind.literal_value]
+
+    def generate(context, builder, signature, arguments):
+        return emitted(_Lanes(context, builder, signature.args[0]), arguments[0])
+
+    return values(values, name, kind), generate

@@ -1,0 +1,123 @@
+"""The register tile of a sum over pixels, emitted as LLVM IR.
+
+    C[i, j] = start[i, j] + sum over k of A[places[i] + steps[k]] * B[k, j]
+
+microkernel.py with the factors' parts exchanged: here it is A, the one that is broadcast, that is
+read through tables, a row for each place and a step for each k: where an image lies, row i may be
+any tap of any channel and k any pixel.  B has a fixed step from one k to the next.  Everything is
+an address, as in strided_tile.py, so that B and C may lie in the workspace or in an argument.
+
+LLVM would load all of a step's broadcasts first and move accumulators out of their way; an empty
+instruction that seems to turn a row's sums into the pointer for the next row keeps the order.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ..jit import helper
+from ..microkernel import ROWS, VECTORS
+from .vectors import VECTOR_BYTES, Emitter, const
+
+#: how inline assembly names a vector register
+_REGISTER = "w" if VECTOR_BYTES == 16 else "v" if VECTOR_BYTES == 64 else "x"
+
+
+class _PixelTile(Emitter):
+    """Emits the tile for one number of rows and vectors into the function being built."""
+
+    def __init__(self, builder, dtype, rows, vectors):
+        super().__init__(builder, dtype)
+        self.rows, self.vectors = rows, vectors
+        self.fma = self.intrinsic(f"llvm.fma.{self.suffix}", *[self.vector] * 4)
+
+    def emit(self, a, places, steps, depth, b, b_step, c, ldc, start, start_step):
+        build = self.builder
+        offsets = [build.load(build.gep(places, [const(i)])) for i in range(self.rows)]
+        first = [self.builder.load(at, align=self.size)
+                 for at in self._cells(start, start_step)]  # fmt: skip
+        last = self._loop(first, a, offsets, steps, depth, b, b_step)
+        for value, at in zip(last, self._cells(c, ldc)):
+            build.store(value, at, align=self.size)
+
+    def _cells(self, pointer, step):
+        for i in range(self.rows):
+            row = self.builder.mul(step, const(i))
+            for j in range(self.vectors):
+                yield self.at(pointer, self.builder.add(row, const(j * self.lanes)))
+
+    def _loop(self, first, a, offsets, steps, depth, b, b_step):
+        """The sum over k, of at least one step; returns the accumulators after the last."""
+        build = self.builder
+        before = build.block
+        body, done = (build.append_basic_block(name) for name in ("pixel.step", "pixel.done"))
+        build.branch(body)
+        build.position_at_end(body)
+        k, row = build.phi(const(0).type), build.phi(b.type)
+        sums = [build.phi(self.vector) for _ in first]
+        at = build.gep(a, [build.load(build.gep(steps, [k]))])
+        columns = [build.load(self.at(row, const(j * self.lanes)), align=self.size)
+                   for j in range(self.vectors)]  # fmt: skip
+        after = []
+        for i, offset in enumerate(offsets):
+            factor = self.splat(build.load(build.gep(at, [offset])))
+            made = [build.call(self.fma, [factor, column, sums[i * self.vectors + j]])
+                    for j, column in enumerate(columns)]  # fmt: skip
+            after += made
+            at = self._behind(at, made)
+        following = build.add(k, const(1))
+        for phi, initial, value in ((k, const(0), following),
+                                    (row, b, build.gep(row, [b_step])),
+                                    *zip(sums, first, after)):  # fmt: skip
+            phi.add_incoming(initial, before)
+            phi.add_incoming(value, body)
+        build.cbranch(build.icmp_signed("<", following, depth), body, done)
+        build.position_at_end(done)
+        return after
+
+    def _behind(self, pointer, values):
+        """The same pointer, known only once ``values`` are."""
+        kind = ir.FunctionType(pointer.type, [pointer.type] + [self.vector] * len(values))
+        empty = ir.InlineAsm(kind, "", "=r,0" + f",{_REGISTER}" * len(values))
+        return self.builder.call(empty, [pointer, *values])
+
+
+@intrinsic
+def _pixel_tile(typing, zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, start,
+                start_step):  # fmt: skip
+    """A switch over rows and vectors with one emitted tile per case; see `pixel_tile`."""
+
+    def generate(context, builder, signature, arguments):
+        zero, rows, vectors, *addresses, start_step = arguments
+        a, places, steps, depth, b, b_step, c, ldc, start = addresses
+        pa, pb, pc, ps = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, start))
+        pp, pt = (builder.inttoptr(at, const(0).type.as_pointer()) for at in (places, steps))
+        end = builder.append_basic_block("pixels.end")
+        case = builder.add(builder.mul(vectors, const(ROWS + 1)), rows)
+        switch = builder.switch(case, end)
+        for wide, high in itertools.product(range(1, VECTORS + 1), range(1, ROWS + 1)):
+            block = builder.append_basic_block(f"pixels.{high}x{wide}")
+            switch.add_case(const(wide * (ROWS + 1) + high), block)
+            builder.position_at_end(block)
+            emitter = _PixelTile(builder, signature.args[0], high, wide)
+            emitter.emit(pa, pp, pt, depth, pb, b_step, pc, ldc, ps, start_step)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(zero, *[types.intp] * 12), generate
+
+
+@helper
+def pixel_tile(zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, start, start_step):
+    """rows x vectors of C from A[places[i] + steps[k]] and B[k*b_step + j], k < depth.
+
+    a to start are addresses but for ``depth``, which is at least 1, and for the steps, which count
+    elements, whose type is that of ``zero``.  C's rows are ldc apart, those of what it begins with
+    start_step (0: all begin alike).
+    """
+    _pixel_tile(zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, start, start_step)

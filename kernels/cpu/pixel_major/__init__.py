@@ -1,0 +1,1 @@
+"""Convolutions with few weights: vectors run along channels, pixel after pixel."""

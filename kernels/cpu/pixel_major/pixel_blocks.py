@@ -1,0 +1,97 @@
+"""Blocks of pixels of a convolution whose source is copied padded but not split by stride.
+
+The copy has the channels one after the other, each an image, or where they lie side by side in
+the source leaves them so: then it is that of an image of one channel whose rows are all their
+channels long.
+
+A block is cut so that the pixels of a smaller one, at an edge, are the first of a whole one's: one
+table of offsets serves all.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import numpy as np
+
+from ..convolution.blocks import Blocks
+from ..emitted.memory import step
+from ..jit import inlined
+
+#: the only source phase of a copy that is not split
+WHOLE = np.zeros((1, 3), np.int64)
+
+
+def cut(batch, size, limit):
+    """(images, (d, h, w)) of blocks of at most ``limit`` pixels."""
+    block = [1, 1, 1]
+    for axis in (2, 1, 0):
+        pieces = -(-size[axis] // limit)
+        block[axis] = -(-size[axis] // pieces)
+        if pieces > 1:
+            return 1, tuple(block)
+        limit //= block[axis]
+    pieces = -(-batch // limit)
+    return -(-batch // pieces), tuple(block)
+
+
+def copies(g, channels, lead, size, images, block, lanes, within) -> Blocks:
+    """What a block of pixels reads, as blocks.fill copies it.
+
+    ``g`` is a ConvGeometry, ``lead`` the padding before and ``size`` that of the pixels; ``within``
+    is the number of channels that lie side by side, 1 if they do not.
+    """
+    lead, reach = list(lead), [(n - 1) * apart for n, apart in zip(g.window, g.dilation)]
+    spans, held = ([(n - 1) * stride + 1 for n, stride in zip(ns, g.stride)]
+                   for ns in (size, block))  # fmt: skip
+    for numbers in (lead, spans, reach, held):
+        numbers[2] *= within
+    depth, height, row = map(operator.add, held, reach)
+    # an odd number of vectors between channels spreads them over all sets of the cache
+    plane = (-(-images * depth * height * row // lanes) | 1) * lanes
+    return Blocks(
+        g.batch, g.groups, channels // within, 1, 1, 1, *lead, *spans, *reach, images, *held, row,
+        height * row, depth * height * row, plane, lanes,
+    )  # fmt: skip
+
+
+def tables(g, channels, images, block, s: Blocks, within):
+    """Where in a copy each pixel of a block begins, and each (channel, tap) from there."""
+    rises = (s.area, s.row, within)
+    pixels = offsets((images, *block), (s.volume, *map(operator.mul, g.stride, rises)))
+    taps = map(operator.mul, g.dilation, rises)
+    return pixels, offsets((channels, *g.window), (1 if within > 1 else s.plane, *taps))
+
+
+def beside(image):
+    """An image (N, C, D, H, W) as (N, 1, D, H, W*C), or None: are channels not side by side?"""
+    n, c, d, h, w = image.shape
+    if c == 1 or image.strides[1::3] != (image.itemsize, c * image.itemsize):
+        return None
+    return image.transpose(0, 2, 3, 4, 1).reshape(n, 1, d, h, w * c)
+
+
+def offsets(counts, steps):
+    """The offsets of all elements of an array of this shape and these strides, in order."""
+    axes = np.ogrid[tuple(slice(count) for count in counts)]
+    # along an axis of one element the stride may be more than 64 bits hold
+    return sum(axis * (step if axis.size > 1 else 0) for axis, step in zip(axes, steps)).ravel()
+
+
+def pieces(size, block):
+    """Into how many blocks an image is cut."""
+    return math.prod(-(-n // held) for n, held in zip(size, block))
+
+
+@inlined
+def joined(image, images, depth, height, width):
+    """A box of ``image`` (N, C, D, H, W) as fewer rows, where they lie behind one another."""
+    apart = step(image, 4)
+    if step(image, 3) == width * apart:
+        width, height = width * height, 1
+        if depth == 1 or step(image, 2) == width * apart:
+            width, depth = width * depth, 1
+            if step(image, 0) == width * apart:
+                width, images = width * images, 1
+    return images, depth, height, width

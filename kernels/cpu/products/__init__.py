@@ -1,0 +1,1 @@
+"""Matrix products, and the 1x1 convolutions that are such products."""
