@@ -125,7 +125,9 @@ def test_small_images_are_summed_exactly_in_every_layout(x_shape, w_shape, optio
         y, dx = gr.conv(*exact[:3], **options), dx_of(exact[0], exact[1], exact[3], options)
     with gr.config(backend="numba", precision="strict"):
         for operation in ("conv", "conv_dx"):
-            assert gr.plan(operation, x, w, **options).algorithm == "pixel_major"
+            plan = gr.plan(operation, x, w, **options)
+            # narrower vectors are filled by short rows, too
+            assert plan.algorithm == "pixel_major" or vectors.VECTOR_BYTES < 64
         assert error(gr.conv(x, w, b, **options), y) < most
         assert error(dx_of(x, w, dy, options), dx) < most
         back = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy)]
