@@ -16,7 +16,7 @@ BLOCKS = [
     ((1, 2, 9, 12, 11), (6, 2, 3, 2, 3), {"padding": (1, 0, 2)}),  # planes of an image
     ((2, 3, 61, 59), (40, 3, 11, 11), {"stride": 4, "padding": 2}),
     ((2, 4, 33, 35), (12, 2, 3, 3), {"stride": (2, 3), "dilation": (3, 2), "groups": 2}),
-    ((9, 170, 1, 1), (5, 170, 1, 1), {}),
+    ((9, 170, 1, 2), (5, 170, 1, 1), {}),
     ((4, 50, 13, 13), (48, 50, 2, 2), {"stride": 2}),
     # few output channels: x and dy change places
     ((3, 48, 20, 23), (3, 48, 3, 3), {"padding": 1}),
@@ -40,7 +40,7 @@ SMALL = [
     ((3, 31, 10, 10), (16, 31, 5, 5), {}),
     ((2, 30, 3, 4, 5), (15, 30, 2, 3, 2), {"padding": (1, 0, 1)}),
     ((3, 64, 7, 7), (60, 32, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
-    ((9, 170, 1, 1), (5, 170, 1, 1), {}),
+    ((9, 170, 1, 2), (5, 170, 1, 1), {}),
 ]
 
 #: large images whose output channels fill vectors: channels-last targets are summed along them
