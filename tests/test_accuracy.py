@@ -48,7 +48,7 @@ def served(cases):
 def named_in_the_sources():
     """Every string that the CPU backend gives a plan as its algorithm."""
     found = {"direct"}  # of which every plan is made
-    for file in pathlib.Path(cpu.__file__).parent.glob("*.py"):
+    for file in pathlib.Path(cpu.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "algorithm":
                 found |= {one.value for one in ast.walk(node) if isinstance(one, ast.Constant)}

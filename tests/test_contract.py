@@ -86,12 +86,12 @@ def _imports(path):
 
 @pytest.mark.parametrize("folder", ["cpu", "cuda"])
 def test_no_fast_backend_reads_the_reference(folder):
-    for path in _folder(folder).glob("*.py"):
+    for path in _folder(folder).rglob("*.py"):
         assert not [name for name in _imports(path) if "reference" in name], path.name
 
 
 def test_no_matrix_product_of_the_cpu_backend_is_numpys():
-    for path in _folder("cpu").glob("*.py"):
+    for path in _folder("cpu").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             operator = isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
             name = node.attr if isinstance(node, ast.Attribute) else None
@@ -102,7 +102,7 @@ def test_no_matrix_product_of_the_cpu_backend_is_numpys():
 
 def test_one_module_of_the_cpu_backend_compiles():
     """njit, jit and prange are decided in jit.py; the others only import from there."""
-    for path in _folder("cpu").glob("*.py"):
+    for path in _folder("cpu").rglob("*.py"):
         if path.name != "jit.py":
             names = [
                 alias.name

@@ -138,3 +138,16 @@ def test_the_first_label_outside_is_reported():
     assert activation.check_labels(labels, 10, PLAN, None) == -1
     assert activation.check_labels(labels, 5, PLAN, None) == 3
     assert activation.check_labels(-labels, 10, PLAN, None) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_zeros_keep_their_sign_and_no_slope_exceeds_one(dtype):
+    zeros = np.array([0.0, -0.0], dtype)
+    y = np.empty_like(zeros)
+    for name in ("elu", "tanh", "leaky_relu"):
+        activation.activate(y, zeros, name, PLAN, None)
+        assert (y == 0).all() and list(np.signbit(y)) == [False, True], name
+    x = np.concatenate([np.linspace(-1e-2, 1e-2, 2001), np.geomspace(1e-8, 1, 999)]).astype(dtype)
+    dx, dy = np.empty_like(x), np.full_like(x, np.finfo(dtype).max)
+    activation.activate_backward(dx, dy, x, "tanh", False, PLAN, None)
+    assert np.isfinite(dx).all()

@@ -205,3 +205,22 @@ def test_strips_give_the_same_bits_wherever_in_a_line_images_begin(name):
         gr.conv(image, w, bias, out=y, **options)
         np.testing.assert_array_equal(y, right)
         assert np.isnan(room[:to]).all() and np.isnan(room[to + y.size :]).all()
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("shape, stride", [((1, 256, 700), 2), ((3, 256, 1, 500), (1, 3))], ids=str)
+def test_a_single_row_with_a_stride(shape, stride, dtype):
+    """Its outputs are a row, too, but what they read does not lie side by side."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal(shape).astype(dtype)
+    w = rng.standard_normal((260, 256) + (1,) * (len(shape) - 2)).astype(dtype)
+    with gr.config(backend="numba", precision="strict"):
+        y = gr.conv(x, w, stride=stride)
+        backward = gr.conv_backward(y, x, w, stride=stride)
+    with gr.config(backend="reference"):
+        exact = [a.astype("float64") for a in (x, w, y)]
+        wanted = gr.conv(*exact[:2], stride=stride)
+        slopes = gr.conv_backward(exact[2], *exact[:2], stride=stride)
+    for found, expected in zip((y, *backward), (wanted, *slopes)):
+        error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        assert error < (1e-5 if dtype == "float32" else 1e-13)

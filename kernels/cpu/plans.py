@@ -52,14 +52,18 @@ def plan(operation, geometry, dtype, settings) -> Plan:
 
 
 @lru_cache(maxsize=4096)
-def _plan(operation, geometry, dtype, settings, without=None):
-    """``without`` names an algorithm that the arrays at hand are not for."""
+def _plan(operation, geometry, dtype, settings, without=frozenset()):
+    """``without`` names the algorithms that the arrays at hand are not for."""
     work = _work(geometry)
     threads = 1 if work * STEPS.get(operation, 1) < SERIAL_BELOW else settings.threads
     made = CpuPlan("numba", operation, "direct", threads=threads)
     tiled = TARGET and work >= DIRECT_BELOW
     if operation in ("conv_forward", "conv_dx", "conv_dw"):
-        again = partial(_plan, operation, geometry, dtype)
+
+        def again(settings, refused=None):
+            refusing = without | {refused} if refused else without
+            return _plan(operation, geometry, dtype, settings, refusing)
+
         return conv_plan(made, geometry, dtype, settings, again, tiled, without)
     if operation == "matmul" and tiled:
         thin = matrix_vector.plan(made, geometry, dtype, settings)

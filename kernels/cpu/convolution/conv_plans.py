@@ -1,7 +1,7 @@
 """Which algorithm serves a convolution on a geometry: plans.py asks.
 
-``made`` is the plan so far, of the direct loops; ``again(settings, without)`` makes another one of
-the same convolution, for data that an algorithm finds it cannot serve.
+``made`` is the plan so far, of the direct loops; ``again(settings, refused)`` makes another one of
+the same convolution, for data that the algorithm ``refused`` finds it cannot serve.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ KEPT_BYTES = 2 * BUFFER_BYTES
 
 
 def conv_plan(made, g, dtype, settings, again, tiled, without):
-    """``tiled``: is there enough to multiply for more than loops?  ``without`` names an algorithm
+    """``tiled``: is there enough to multiply for more than loops?  ``without`` names the algorithms
 
-    that the arrays at hand are not for.
+    that the arrays at hand are not for: those that have refused them, so that each is asked once.
     """
     found = _plan(made, g, dtype, settings, again, tiled, without)
     last = depthwise_conv.serves_last(g, dtype) and not depthwise_conv.serves(g)
-    if tiled and without is None and last:
+    if tiled and not without and last:
         last = _depthwise(found, g, dtype, settings)
         size = max(found.workspace_bytes, last.workspace_bytes)
         return replace(found, last=replace(last, workspace_bytes=size), workspace_bytes=size)
@@ -67,18 +67,18 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
 def _plan(made, g, dtype, settings, again, tiled, without):
     """For arrays in any layout."""
     operation = made.operation
-    if tiled and without != "phases":
+    if tiled and "phases" not in without:
         def plan(threads, one, limit):
             return conv_plan(replace(made, threads=threads), one, dtype,
                              replace(settings, workspace_limit=limit), again, True,
-                             "phases")  # fmt: skip
+                             without | {"phases"})  # fmt: skip
 
         found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, KEPT_BYTES)
         if found is not None:
             return found
     if tiled and not _far(g):
         for algorithm, serves, build in _CHOICES:
-            if algorithm != without and serves(operation, g, dtype, settings):
+            if algorithm not in without and serves(operation, g, dtype, settings):
                 found = build(made, g, dtype, settings, again)
                 if found is not None and affords(settings, found.workspace_bytes):
                     other = _ahead(build, made, g, dtype, settings, again)
@@ -140,7 +140,7 @@ def _patches(made, g, dtype, settings, again):
     def product(seen):
         tiles = _amx_serves(made.operation, seen, dtype, settings)
         return pointwise_plan(made, seen, dtype, settings,
-                              lambda new, without=None: again(new, without and "patches"),
+                              lambda new, refused=None: again(new, refused and "patches"),
                               tiles, single=not patches.whole(g))  # fmt: skip
 
     built = patches.build(g, dtype, made.operation == "conv_dw", product)

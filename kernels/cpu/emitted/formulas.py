@@ -139,7 +139,8 @@ class _Lanes:
 
     def expm1(self, x):
         grown, scaled = self._reduced(x)
-        return self.add(scaled(grown), self.sub(scaled(self.one), self.one))
+        value = self.add(scaled(grown), self.sub(scaled(self.one), self.one))
+        return self.call("copysign", value, x)  # that of -0 is -0
 
     def log1p(self, u):
         """Of 0 <= u <= 1."""
@@ -195,7 +196,8 @@ def _tanh_slope(m, x):
     """1 - tanh(x)**2 without its cancellation."""
     small = m.exp(m.mul(m.number(-2.0), m.abs(x)))
     whole = m.add(m.one, small)
-    return m.div(m.mul(m.number(4.0), small), m.mul(whole, whole))
+    slope = m.div(m.mul(m.number(4.0), small), m.mul(whole, whole))
+    return m.choose(m.below(m.one, slope), m.one, slope)  # near 0 it may have been rounded up
 
 
 def _softplus(m, x):

@@ -192,7 +192,9 @@ def _pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p):
     row, padded = base + p.row_at, strips * p.width
     fill_row(work, row + columns, work.dtype.type(0), padded - columns)
     n, pixel = j0 // pixels, j0 % pixels
-    lying, start = places[0] == pixels and pixel + padded <= pixels, _place(x, places, n, pixel)
+    start = _place(x, places, n, pixel)
+    # one row of pixels side by side, and not every second of them
+    lying = places[0] == pixels and places[4] == 1 and pixel + padded <= pixels
     for k in range(0, depth, p.chunk):
         count, to = min(p.chunk, depth - k), base + p.b_at + k * padded
         for term in range(count):

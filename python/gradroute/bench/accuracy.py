@@ -23,6 +23,12 @@ _CONVOLUTIONS = {
     "1x1, 1024 to 256 channels, 14x14": (4, 1024, 14, 14, 256, 1, 1, 1, 0, 1, 1),
     # pointwise: strips, rows (dw)
     "1x1, 37 to 53 channels, 31x29": (5, 37, 31, 29, 53, 1, 1, 1, 0, 1, 1),
+    # pointwise: joined under "strict"
+    "1x1, 512 to 256 channels, 7x7": (4, 512, 7, 7, 256, 1, 1, 1, 0, 1, 1),
+    # scattered_taps (dx): amx, packed
+    "11x11 stride 4, 3 to 96 channels, 227x227": (2, 3, 227, 227, 96, 11, 11, 4, 0, 1, 1),
+    # scattered_taps (dx): joined
+    "3x3, 1 to 16 channels, 8x8": (8, 1, 8, 8, 16, 3, 3, 1, 1, 1, 1),
     # pixel_major
     "1x1, 72 to 24 channels, 1x1": (8, 72, 1, 1, 24, 1, 1, 1, 0, 1, 1),
     # patches: amx, packed

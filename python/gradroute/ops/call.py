@@ -105,6 +105,12 @@ class Call:
         array = self.input(array)
         return array if not needed or _even(array) else self.device_library.array(array, order="C")
 
+    def whole(self, array):
+        """``input``, and a copy where the array is not one piece of memory: as `even`."""
+        array = self.input(array)
+        contiguous = array.flags.c_contiguous
+        return array if contiguous else self.device_library.array(array, order="C")
+
     def empty(self, shape, dtype=None):
         """New memory where the kernels compute, of their dtype unless another is named."""
         dtype = dtype or self.compute
@@ -153,10 +159,11 @@ class Call:
 
     # ---- back -----------------------------------------------------------------------------
 
-    def result(self, shape, out=None, name="out", dtype=None, even=False):
+    def result(self, shape, out=None, name="out", dtype=None, even=False, whole=False):
         """Memory for a result: the caller's ``out`` where the kernel can write to it directly.
 
-        ``even``: not to one whose last axis has gaps (see the method of that name).
+        ``even``: not to one whose last axis has gaps; ``whole``: not to one with any (see the
+        methods of these names).
         """
         wanted = self.dtype if dtype is None else np.dtype(dtype)
         made, direct = None, False
@@ -167,6 +174,7 @@ class Call:
                 and (dtype is not None or self._as_is)
                 and (self.library != "numpy" or readable(out))
                 and not (even and not _even(out))
+                and not (whole and not out.flags.c_contiguous)
                 and not any(self._overlap(out, other) for other in self.inputs)
             )
         if direct:

@@ -172,9 +172,9 @@ def avg_pool(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False,
     call, geometry, shape, include, plan = _avg_pool(
         (x,), (window, stride, padding, dilation, ceil_mode, count_include_pad, layout), out
     )
-    y = call.result(shape, out)
+    y = call.result(shape, out, whole=True)
     call.backend.pool.avg_pool_forward(
-        canonical(y, layout), canonical(call.input(x), layout), geometry, include, plan,
+        canonical(y, layout), canonical(call.whole(x), layout), geometry, include, plan,
         call.workspace(plan),
     )  # fmt: skip
     return call.finish(y)
@@ -222,9 +222,9 @@ def avg_pool_backward(dy, x_shape, window, *, stride=None, padding=0, dilation=1
         (dy,), (x_shape, window, stride, padding, dilation, ceil_mode, count_include_pad, layout),
         out,
     )  # fmt: skip
-    dx = call.result(shape, out)
+    dx = call.result(shape, out, whole=True)
     call.backend.pool.avg_pool_backward(
-        canonical(dx, layout), canonical(call.input(dy), layout), geometry, include, plan,
+        canonical(dx, layout), canonical(call.whole(dy), layout), geometry, include, plan,
         call.workspace(plan),
     )  # fmt: skip
     return call.finish(dx)

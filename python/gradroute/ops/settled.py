@@ -62,7 +62,7 @@ class PlainCall(Call):
         except (ValueError, MemoryError):
             return super().empty(shape, dtype)  # has the words for it
 
-    def result(self, shape, out=None, name="out", dtype=None, even=False):
+    def result(self, shape, out=None, name="out", dtype=None, even=False, whole=False):
         return self.empty(shape, dtype)
 
     def maker(self, shape, dtype=None):
