@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
+import gradroute as gr
 from gradroute import geometry as shapes
 from gradroute.kernels.contract import Plan
 from gradroute.kernels.cpu import pool
@@ -243,3 +244,20 @@ def divisor(g, place, padding_counts):
         low, high = (-g.before[axis], g.after[axis]) if padding_counts else (0, 0)
         counted *= int(((taps >= low) & (taps < g.size[axis] + high)).sum())
     return counted
+
+
+@pytest.mark.parametrize("size, window", [((2,), 2), ((24,), 24), ((1, 18), (1, 18)), ((18, 5), 5)])
+def test_dilated_windows_reach_further_than_their_taps_are_many(size, window):
+    """As many taps as the image has pixels, some of them in the padding behind."""
+    window = window if isinstance(window, tuple) else (window,) * len(size)
+    options = {"stride": 1, "dilation": 2, "padding": tuple((0, 2 * (r - 1)) for r in window)}
+    x = np.random.default_rng(4).standard_normal((3, 17, *size)).astype("f4")
+    found = []
+    for backend in ("numba", "reference"):
+        with gr.config(backend=backend):
+            y, winner = gr.max_pool(x, window, **options)
+            mean = gr.avg_pool(x, window, **options)
+            found.append((y, mean, gr.max_pool_backward(y, winner, x.shape, window, **options),
+                          gr.avg_pool_backward(y, x.shape, window, **options)))  # fmt: skip
+    for one, exact in zip(*found):
+        np.testing.assert_allclose(one, exact, rtol=2e-6, atol=2e-6)

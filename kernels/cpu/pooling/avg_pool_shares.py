@@ -192,13 +192,14 @@ def spread_to_planes(dx, dy, plane, pieces):
 def backward(dx, dy, g, padding_counts, threads) -> bool:
     """dx, if these arrays lie right for vectors; else False."""
     dtype, contiguous = dx.dtype, dx.flags.c_contiguous and dy.flags.c_contiguous
+    way = way_of(g, dx, dy)
+    contiguous = contiguous and way is not None  # without dilation
     if contiguous and g.window == g.size and g.out == (1, 1, 1) and not any(g.before):
         spread_to_planes(dtype, threads, dx, dy, g.plane, threads)
         return True
     if contiguous and max_pool_quarters.serves(g):
         spread_to_quarters(dtype, threads, dx, dy, threads)
         return True
-    way = way_of(g, dx, dy)
     if way is None or (way == "rows" and g.stride[2] > _MOST_APART):
         return False
     kernel = spread_to_pixels if way == "pixels" else spread_to_rows

@@ -139,7 +139,7 @@ def runs(geometry):
     reach = (g.out[axis] - 1) * g.stride[axis] + g.window[axis]
     if any(g.before) or not whole[2] or math.prod(g.size[:axis]) > 1 or reach > g.size[axis]:
         return None
-    dilated = g.dilation[axis] > 1 and g.window[axis] > 1
+    dilated = any(gap > 1 and taps > 1 for gap, taps in zip(g.dilation, g.window))
     if not LONG <= math.prod(g.window) < 2**31 - _WIDTH or dilated:
         return None
     within = math.prod(g.size[axis + 1 :])
