@@ -115,9 +115,9 @@ def _pointwise_serves(operation, g, dtype, settings) -> bool:
     return pointwise.serves(g) and not depthwise_conv.serves(g)
 
 
-def _pointwise(made, g, dtype, settings, again):
+def _pointwise(made, g, dtype, settings, again, single=True):
     tiles = _amx_serves(made.operation, g, dtype, settings)
-    return pointwise_plan(made, g, dtype, settings, again, tiles)
+    return pointwise_plan(made, g, dtype, settings, again, tiles, single)
 
 
 def _patches_serves(operation, g, dtype, settings) -> bool:
@@ -138,10 +138,9 @@ def _patches_serves(operation, g, dtype, settings) -> bool:
 
 def _patches(made, g, dtype, settings, again):
     def product(seen):
-        tiles = _amx_serves(made.operation, seen, dtype, settings)
-        return pointwise_plan(made, seen, dtype, settings,
-                              lambda new, refused=None: again(new, refused and "patches"),
-                              tiles, single=not patches.whole(g))  # fmt: skip
+        return _pointwise(made, seen, dtype, settings,
+                          lambda new, refused=None: again(new, refused and "patches"),
+                          single=not patches.whole(g))  # fmt: skip
 
     built = patches.build(g, dtype, made.operation == "conv_dw", product)
     first = built.products[0][2]
@@ -157,8 +156,7 @@ def _scattered_serves(operation, g, dtype, settings) -> bool:
 def _scattered(made, g, dtype, settings, again):
     """None where the taps of an image are too many."""
     def product(seen):
-        tiles = _amx_serves(made.operation, seen, dtype, settings)
-        return pointwise_plan(made, seen, dtype, settings, again, tiles)
+        return _pointwise(made, seen, dtype, settings, again)
 
     built = scattered_taps.build(g, dtype, product, BUFFER_BYTES)
     if built is None:
@@ -227,7 +225,8 @@ def _amx(made, g, dtype, settings, again):
     built = _amx_program(made, g)
     strict = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
-                   blocking={"tile": amx_tiles.TILE, **built.beside.blocking}, otherwise=strict)  # fmt: skip
+                   blocking={"tile": amx_tiles.TILE, **built.beside.blocking},
+                   otherwise=strict)  # fmt: skip
 
 
 def _amx_program(made, g):

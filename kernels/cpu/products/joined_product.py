@@ -18,11 +18,11 @@ from numba import types
 from ..convolution.implicit_gemm import in_one_row
 from ..emitted.memory import load, step
 from ..emitted.padded_rows import pad_row
-from ..emitted.strided_tile import address, copy_rows, strided_tile
+from ..emitted.strided_tile import address, strided_tile
 from ..emitted.vectors import ITEMSIZE, LANES, copy_row, fill_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .matrix_product import a_lies_right, asks_for_a, pack
+from .matrix_product import asks_for_a, panel_of_a
 from .product_blocks import BLOCK_BYTES, CHUNK, PIECE, SHORT_CHUNK, SLOTS_BYTES
 
 #: Bytes of a row of a block's pixels: fewer make more of packing a, more leave less room for terms.
@@ -158,13 +158,7 @@ def _block(y, x, a, bias, work, places, base, run, split, fresh, p):
 def _panel(work, base, sums, a, a_at, k, rows, columns, depth, resume, next_a, p):
     """A panel of a times all strips, whose term k is the panel's first."""
     zero = work.dtype.type(0)
-    panel, a_step, a_row = address(a, a_at), step(a, 3), step(a, 2)
-    if not a_lies_right(a, columns, p):
-        if a_row == 1:
-            copy_rows(zero, address(work, base), rows, panel, a_step, depth, rows)
-        else:
-            pack(work, base, rows, a, a_at, step(a, 3), step(a, 2), depth, rows, p.lanes)
-        panel, a_step, a_row = address(work, base), rows, 1
+    panel, a_step, a_row = panel_of_a(work, base, a, a_at, rows, depth, columns, p)
     asks, first, apart, a_stride = asks_for_a(a, depth, p)
     next_a += first
     strips = (columns + p.width - 1) // p.width

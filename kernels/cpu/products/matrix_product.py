@@ -23,7 +23,7 @@ from ..emitted.memory import load, step, store
 from ..emitted.strided_tile import address, copy_rows, strided_tile
 from ..emitted.transposition import transpose
 from ..emitted.vectors import add_row, copy_row, fill_row
-from ..jit import array, helper, kernel, out, prange
+from ..jit import array, helper, inlined, kernel, out, prange
 from .product_blocks import BLOCKING
 
 #: Bytes of a cache line.
@@ -199,19 +199,25 @@ def _stride_of_next_b(a, b, rows, columns, depth, p):
     return (columns + tiles - 1) // tiles
 
 
+@inlined
+def panel_of_a(work, base, a, a_at, rows, depth, columns, p):
+    """(address, step of terms, step of rows) of a panel of a, which is packed if it lies wrong."""
+    panel, a_step, a_row = address(a, a_at), step(a, 3), step(a, 2)
+    if not a_lies_right(a, columns, p):
+        if a_row == 1:
+            copy_rows(work.dtype.type(0), address(work, base), rows, panel, a_step, depth, rows)
+        else:
+            pack(work, base, rows, a, a_at, a_step, a_row, depth, rows, p.lanes)
+        panel, a_step, a_row = address(work, base), rows, 1
+    return panel, a_step, a_row
+
+
 @helper
 def _panel(to, ldc, whole, work, base, sums, a, a_at, b, b_at, lying, rows, columns, depth, resume,
            next_a, next_b, b_stride, next_c, p):  # fmt: skip
     """A panel of a times every strip of b."""
     zero = work.dtype.type(0)
-    right = a_lies_right(a, columns, p)
-    panel, a_step, a_row = address(a, a_at), step(a, 3), step(a, 2)
-    if not right:
-        if step(a, 2) == 1:
-            copy_rows(zero, address(work, base), rows, panel, a_step, depth, rows)
-        else:
-            pack(work, base, rows, a, a_at, step(a, 3), step(a, 2), depth, rows, p.lanes)
-        panel, a_step, a_row = address(work, base), rows, 1
+    panel, a_step, a_row = panel_of_a(work, base, a, a_at, rows, depth, columns, p)
     asks, first, apart, a_stride = asks_for_a(a, depth, p)
     next_a += first
     asks_c = asks + (p.panel if p.asks_for_sums else 0)
@@ -254,7 +260,7 @@ def _pack_strips(work, to, b, start, depth, columns, p):
     else:
         for j in range(0, columns, p.width):
             pack(work, to + j * depth, p.width, b, start + j * step(b, 3), step(b, 2),
-                  step(b, 3), depth, min(p.width, columns - j), p.lanes)  # fmt: skip
+                 step(b, 3), depth, min(p.width, columns - j), p.lanes)  # fmt: skip
 
 
 @helper

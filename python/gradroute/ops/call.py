@@ -102,14 +102,16 @@ class Call:
         Sums along it would go through other instructions, in another order: the same numbers are
         to give the same bits wherever they lie.
         """
-        array = self.input(array)
-        return array if not needed or _even(array) else self.device_library.array(array, order="C")
+        return self._lying(array, _even) if needed else self.input(array)
 
     def whole(self, array):
         """``input``, and a copy where the array is not one piece of memory: as `even`."""
+        return self._lying(array, _whole)
+
+    def _lying(self, array, right):
+        """``input``, or a copy of an array that does not lie ``right``."""
         array = self.input(array)
-        contiguous = array.flags.c_contiguous
-        return array if contiguous else self.device_library.array(array, order="C")
+        return array if right(array) else self.device_library.array(array, order="C")
 
     def empty(self, shape, dtype=None):
         """New memory where the kernels compute, of their dtype unless another is named."""
@@ -174,7 +176,7 @@ class Call:
                 and (dtype is not None or self._as_is)
                 and (self.library != "numpy" or readable(out))
                 and not (even and not _even(out))
-                and not (whole and not out.flags.c_contiguous)
+                and not (whole and not _whole(out))
                 and not any(self._overlap(out, other) for other in self.inputs)
             )
         if direct:
@@ -249,6 +251,11 @@ class Steps:
 
 def _even(array) -> bool:
     return array.ndim == 0 or array.shape[-1] == 1 or array.strides[-1] == array.itemsize
+
+
+def _whole(array) -> bool:
+    """Is the array one piece of memory?"""
+    return array.flags.c_contiguous
 
 
 def readable(array) -> bool:
