@@ -23,6 +23,8 @@ WINOGRAD = 0.0057
 SUMMED = 4
 #: A transformed number, one copied into a block, one moved out of an image or back.
 TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.5
+#: A number read by a table of places, a product's call, and a row of windows that patches.py copies.
+PLACED, CALL, TURNED_ROW = 0.33, 20_000, 15
 #: A row of a phase moved, beside its numbers, and one copied into a block or out of it.
 MOVED_ROW, ROW = 2, 3
 #: A weight packed, and one read from beyond L2; bytes of weights that stay in it.
@@ -40,9 +42,14 @@ def cost(plan, g, dtype) -> float | None:
         return _winograd(g, plan.operation)
     dw, tiles = plan.operation == "conv_dw", plan.algorithm == "amx"
     if plan.algorithm == "patches":
-        return g.multiply_adds * VECTORS[dw] + math.prod(g.x_shape) * COPIED
+        rows = 0 if plan.program.whole else math.prod((g.batch, g.in_channels, g.taps, g.out_plane))
+        rows //= g.window[2] * g.out[2]
+        copied = math.prod(g.x_shape) * COPIED + rows * TURNED_ROW
+        return g.multiply_adds * VECTORS[dw] + copied
     if plan.algorithm == "pixel_major":
         return _by_pixels(plan.program, dtype, dw)
+    if plan.algorithm == "columns":
+        return by_columns(g, plan.program.pieces[0][2])
     if not tiles and plan.algorithm != "implicit_gemm":
         return None
     if not dw:
@@ -57,7 +64,8 @@ def cost(plan, g, dtype) -> float | None:
     rows = (-(-s.batch // s.images) * _pieces(s) * len(used) * s.images * g.in_channels
             * (block[0] + reach[0]) * (block[1] + reach[1]))  # fmt: skip
     multiplied = g.multiply_adds * filled * (TILES if tiles else VECTORS)[True]
-    return multiplied + copied * COPIED + rows * ROW
+    written = math.prod(g.w_shape) * PACKED if tiles else 0
+    return multiplied + copied * COPIED + rows * ROW + written
 
 
 def _pieces(s):
@@ -86,6 +94,15 @@ def _by_pixels(program, dtype, dw) -> float:
     alone = 2 if (s.groups * p.parts if dw else blocks) == 1 else 1
     each = multiplied * VECTORS[dw] + (copied + turned) * COPIED + rows * ROW
     return alone * (each + far) + packed * PACKED
+
+
+def by_columns(g, product) -> float:
+    """By way of window_columns.py, whose products are as ``product``, the plan of the first."""
+    tiles = product.algorithm == "amx"
+    copied = math.prod((g.batch, g.in_channels, g.taps, g.out_plane)) * PLACED
+    multiplied = g.multiply_adds * (TILES if tiles else VECTORS)[False]
+    weights = math.prod(g.w_shape) * (PACKED if tiles else READ)
+    return copied + multiplied + weights + math.prod(g.y_shape) * READ + g.groups * CALL
 
 
 def of_program(program, tiles) -> float:

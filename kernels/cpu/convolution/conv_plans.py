@@ -20,6 +20,7 @@ from ..products.matmul_plans import affords
 from ..products.pointwise_plans import pointwise_plan
 from ..winograd import winograd_dw, winograd_program
 from . import (
+    column_plans,
     conv_costs,
     implicit_gemm,
     patches,
@@ -66,31 +67,43 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
 
 def _plan(made, g, dtype, settings, again, tiled, without):
     """For arrays in any layout."""
-    operation = made.operation
     if tiled and "phases" not in without:
         def plan(threads, one, limit):
+            # what phases are cut to need not lie in one row, as columns want it
+            refused = {"phases"} if one == g else {"phases", "columns"}
             return conv_plan(replace(made, threads=threads), one, dtype,
                              replace(settings, workspace_limit=limit), again, True,
-                             without | {"phases"})  # fmt: skip
+                             without | refused)  # fmt: skip
 
         found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, KEPT_BYTES)
         if found is not None:
             return found
     if tiled and not _far(g):
-        for algorithm, serves, build in _CHOICES:
-            if algorithm not in without and serves(operation, g, dtype, settings):
-                found = build(made, g, dtype, settings, again)
-                if found is not None and affords(settings, found.workspace_bytes):
-                    other = _ahead(build, made, g, dtype, settings, again)
-                    return other or found
-        general = _general
-        if operation == "conv_dw":
-            general = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
-        made = (_ahead(general, made, g, dtype, settings, again)
-                or general(made, g, dtype, settings, again))  # fmt: skip
+        blocks = partial(_by_blocks, g=g, dtype=dtype, settings=settings, again=again,
+                         without=without)  # fmt: skip
+        found = None
+        if "columns" not in without and not depthwise_conv.serves(g):
+            found = column_plans.columns_plan(made, g, dtype, settings, again, blocks, BUFFER_BYTES)
+        made = found or blocks(made)
     if depthwise_conv.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
+
+
+def _by_blocks(made, g, dtype, settings, again, without):
+    """The plan of an algorithm that reads blocks of images."""
+    operation = made.operation
+    for algorithm, serves, build in _CHOICES:
+        if algorithm not in without and serves(operation, g, dtype, settings):
+            found = build(made, g, dtype, settings, again)
+            if found is not None and affords(settings, found.workspace_bytes):
+                other = _ahead(build, made, g, dtype, settings, again)
+                return other or found
+    general = _general
+    if operation == "conv_dw":
+        general = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
+    return (_ahead(general, made, g, dtype, settings, again)
+            or general(made, g, dtype, settings, again))  # fmt: skip
 
 
 def _far(g) -> bool:
