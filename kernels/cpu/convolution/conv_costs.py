@@ -45,11 +45,11 @@ def cost(plan, g, dtype) -> float | None:
         rows = 0 if plan.program.whole else math.prod((g.batch, g.in_channels, g.taps, g.out_plane))
         rows //= g.window[2] * g.out[2]
         copied = math.prod(g.x_shape) * COPIED + rows * TURNED_ROW
-        return g.multiply_adds * VECTORS[dw] + copied
+        return g.multiply_adds * _rate(plan.blocking["product"], dw) + copied
     if plan.algorithm == "pixel_major":
         return _by_pixels(plan.program, dtype, dw)
     if plan.algorithm == "columns":
-        return by_columns(g, plan.program.pieces[0][2])
+        return by_columns(g, plan.program.pieces[0][2], dw)
     if not tiles and plan.algorithm != "implicit_gemm":
         return None
     if not dw:
@@ -96,13 +96,17 @@ def _by_pixels(program, dtype, dw) -> float:
     return alone * (each + far) + packed * PACKED
 
 
-def by_columns(g, product) -> float:
+def by_columns(g, product, dw) -> float:
     """By way of window_columns.py, whose products are as ``product``, the plan of the first."""
-    tiles = product.algorithm == "amx"
     copied = math.prod((g.batch, g.in_channels, g.taps, g.out_plane)) * PLACED
-    multiplied = g.multiply_adds * (TILES if tiles else VECTORS)[False]
-    weights = math.prod(g.w_shape) * (PACKED if tiles else READ)
+    multiplied = g.multiply_adds * _rate(product.algorithm, dw)
+    weights = math.prod(g.w_shape) * (PACKED if product.algorithm == "amx" else READ)
     return copied + multiplied + weights + math.prod(g.y_shape) * READ + g.groups * CALL
+
+
+def _rate(product, dw):
+    """Of a multiply-add of a product by an algorithm of this name."""
+    return (TILES if product == "amx" else VECTORS)[dw]
 
 
 def of_program(program, tiles) -> float:
