@@ -44,6 +44,9 @@ WEIGHTS = 1 << 16
 #: What is left of the vectors' use after sums have been transposed into the target.
 GAIN = 0.9
 
+#: And for dx at a stride, where vectors along rows would write every other number only.
+STRIDED_GAIN = 1.15
+
 #: Steps of a sum beside which that is little, where else a source with a stride of more than 2
 #: would be read element by element.
 LONG = 300
@@ -109,16 +112,15 @@ def fits(g, forward) -> bool:
 
 def serves(g, dtype, forward) -> bool:
     """Do few weights meet images whose rows would leave vectors along them partly empty?"""
-    rows, size = g.out_channels // g.groups, g.out
-    reach = (g.window[2] - 1) * g.dilation[2]
-    if forward:
-        reach //= g.stride[2]
-    elif g.stride != (1, 1, 1):
+    if not 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS or not fits(g, forward):
         return False
-    else:
+    rows, size, gain = g.out_channels // g.groups, g.out, GAIN
+    reach = (g.window[2] - 1) * g.dilation[2] // (g.stride[2] if forward else 1)
+    if not forward:
         rows, size = g.in_channels // g.groups, g.size
-    if not 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS or g.batch * math.prod(size) == 0:
-        return False
+        if g.stride != (1, 1, 1):
+            cells, gain = dx_cells(g), STRIDED_GAIN
+            size, reach = cells.count, cells.seen.window[2] - 1
     run = (size[0] * size[1] - 1) * (size[2] + reach) + size[2]
     used = math.prod(size) / (-(-run // COLUMNS[dtype]) * COLUMNS[dtype])
     lanes = rows / (-(-rows // LANES[dtype]) * LANES[dtype])
@@ -126,7 +128,7 @@ def serves(g, dtype, forward) -> bool:
         return lanes >= GAIN
     if g.taps == 1 and math.prod(size) >= COLUMNS[dtype]:
         return False  # rows run into one another there
-    return used < GAIN * lanes
+    return used < gain * lanes
 
 
 def serves_last(g, dtype, forward) -> bool:
@@ -334,8 +336,8 @@ def _block(v, u, work, places, steps, phases, whole, buffer, g, n0, d0, h0, w0, 
 
 
 @helper
-def _phases(to, v_image, v_plane, v_row, apart, columns, work, buffer, places, steps, phases, images,
-            d0, h0, w0, k, p):  # fmt: skip
+def _phases(to, v_image, v_plane, v_row, apart, columns, work, buffer, places, steps, phases,
+            images, d0, h0, w0, k, p):  # fmt: skip
     """The sums of all phases of a block, row by row to where they belong from address ``to`` on."""
     for phase in range(phases.shape[0]):
         depth = min(p.block_d, phases[phase, 3] - d0)
