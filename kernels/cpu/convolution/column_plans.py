@@ -6,6 +6,9 @@ from dataclasses import replace
 from functools import partial
 from math import prod
 
+from gradroute.config import available_threads
+
+from ..depthwise import depthwise_conv
 from ..emitted.vectors import ITEMSIZE
 from ..products.matmul_plans import affords, matmul_plan
 from . import conv_costs, window_columns
@@ -17,12 +20,14 @@ AHEAD = 1.25
 MOST_GROUPS = 8
 
 
-def columns_plan(made, g, dtype, settings, again, blocks, most):
+def columns_plan(made, g, dtype, settings, again, blocks, without, most):
     """The plan by way of columns, or None where it is not ahead of that of ``blocks(made)``.
 
-    Its workspace is ``most`` bytes at most, beside the weights.  Decided for two threads, so that
-    all numbers of them agree.
+    Its workspace is ``most`` bytes at most, beside the weights, with all threads there are; costs are
+    those of two: all numbers of them agree on it.  ``without`` as in conv_plans.py.
     """
+    if "columns" in without or depthwise_conv.serves(g):
+        return None
     if g.groups > MOST_GROUPS or not g.batch or g.taps == 1:
         return None
     if window_columns.column_bytes(g, dtype) > window_columns.IMAGE_BYTES:
@@ -35,10 +40,14 @@ def columns_plan(made, g, dtype, settings, again, blocks, most):
     least = conv_costs.by_columns(g, product, made.operation == "conv_dw")
     if least * AHEAD >= conv_costs.cost(found, g, dtype):
         return None
-    built = window_columns.build(g, dtype, made.operation, _plan(made, dtype, settings))
+    all_ = max(made.threads, available_threads())
+    build = partial(window_columns.build, g, dtype, made.operation)
+    built = build(_plan(replace(made, threads=all_), dtype, settings))
     beside = built.size - prod(g.w_shape) * ITEMSIZE[dtype]
     if not affords(settings, built.size) or beside > most:
         return None
+    if made.threads < all_:
+        built = build(_plan(made, dtype, settings))
     product = built.pieces[0][2]
     return replace(made, algorithm="columns", workspace_bytes=built.size, program=built,
                    blocking={"images": built.images, "product": product.algorithm,
