@@ -292,9 +292,8 @@ def _ahead(build, made, g, dtype, settings, again):
     The others split rows by the stride and pad blocks of few positions: of small images nothing
     but the ends of rows is left.  Decided for two threads, so that all numbers of them agree.
     """
-    forward, other = made.operation == "conv_forward", _pixel_conv
-    if made.operation == "conv_dw":
-        other = _pixel_dw
+    forward = made.operation == "conv_forward"
+    other = _pixel_dw if made.operation == "conv_dw" else _pixel_conv
     if not (pixel_dw.pays(g) if other is _pixel_dw else pixel_conv.fits(g, forward)):
         return None
     pair = replace(made, threads=2)
