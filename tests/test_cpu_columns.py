@@ -1,5 +1,7 @@
 """Convolutions of few outputs by way of their columns."""
 
+import threading
+
 import numpy as np
 import pytest
 from pointwise import channels_last
@@ -160,3 +162,22 @@ def test_places_are_those_of_whole_vectors(lanes):
     assert (places.reshape(3, -1)[:, 5:] == -1).all()
     first = begins.reshape(3, vectors_of_a_row)[:, 0]
     np.testing.assert_array_equal(first, [5, placed_rows.APART, placed_rows.NOTHING])
+
+
+def test_a_workspace_of_an_odd_number_of_floats_serves_the_next_call_in_float64():
+    """It is kept between a thread's calls."""
+    x, w = np.ones((1, 17, 9, 9), np.float32), np.ones((5, 17, 3, 3), np.float32)
+    found = []
+
+    def calls():
+        with gr.config(backend="numba", threads=1, **MINE):
+            found.append(gr.plan("conv", x, w, stride=3))
+            gr.conv(x, w, stride=3)
+            found.append(gr.conv(x.astype(float), w.astype(float), stride=5))
+
+    thread = threading.Thread(target=calls)
+    thread.start()
+    thread.join()
+    plan, wide = found
+    assert plan.algorithm == "columns" and plan.workspace_bytes % 8 == 4
+    assert (wide == 17 * 9).all()
