@@ -56,12 +56,17 @@ def copies(g, channels, lead, size, images, block, lanes, within) -> Blocks:
     )  # fmt: skip
 
 
-def tables(g, channels, images, block, s: Blocks, within):
-    """Where in a copy each pixel of a block begins, and each (channel, tap) from there."""
+def tables(g, channels, images, block, s: Blocks, within, taps_first=False):
+    """Where in a copy each pixel of a block begins, and each (channel, tap) from there.
+
+    Or, with ``taps_first``, each (tap, channel).
+    """
     rises = (s.area, s.row, within)
     pixels = offsets((images, *block), (s.volume, *map(operator.mul, g.stride, rises)))
-    taps = map(operator.mul, g.dilation, rises)
-    return pixels, offsets((channels, *g.window), (1 if within > 1 else s.plane, *taps))
+    taps, channel = list(map(operator.mul, g.dilation, rises)), 1 if within > 1 else s.plane
+    if taps_first:
+        return pixels, offsets((*g.window, channels), (*taps, channel))
+    return pixels, offsets((channels, *g.window), (channel, *taps))
 
 
 def beside(image):
