@@ -10,14 +10,18 @@ table of offsets serves all.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
+from dataclasses import replace
 
 import numpy as np
 
 from ..convolution.blocks import Blocks
+from ..convolution.direct import span
 from ..emitted.memory import step
-from ..jit import inlined
+from ..emitted.vectors import copy_row, fill_row
+from ..jit import helper, inlined
 
 #: the only source phase of a copy that is not split
 WHOLE = np.zeros((1, 3), np.int64)
@@ -56,6 +60,36 @@ def copies(g, channels, lead, size, images, block, lanes, within) -> Blocks:
     )  # fmt: skip
 
 
+def dx_phases(g):
+    """dx as convolutions at stride 1: (pixels of dx, taps, ConvGeometry) of each.
+
+    A pixel h is read by output o through tap r where o*stride + r*dilation = h + before, so that
+    each position modulo the stride has taps of its own.  None where one has no tap.
+    """
+    axes = [_dx_axis(*axis) for axis in zip(g.size, g.window, g.stride, g.dilation, g.before)]
+    if None in axes:
+        return None
+    found = []
+    for axis in itertools.product(*axes):
+        at, taps, size, window, dilation, before = zip(*axis)
+        seen = replace(g, size=size, window=window, stride=(1, 1, 1), dilation=dilation,
+                       before=before)  # fmt: skip
+        found.append((at, taps, seen))
+    return found
+
+
+def _dx_axis(size, window, stride, dilation, before):
+    phases, every = [], stride // math.gcd(stride, dilation)
+    for first in range(min(stride, size)):
+        at = slice(first, None, stride)
+        taps = [r for r in range(window) if (first + before - r * dilation) % stride == 0]
+        if not taps:
+            return None
+        phases.append((at, slice(taps[0], None, every), len(range(size)[at]), len(taps),
+                       every * dilation // stride, (first + before - taps[0] * dilation) // stride))
+    return phases
+
+
 def tables(g, channels, images, block, s: Blocks, within, taps_first=False):
     """Where in a copy each pixel of a block begins, and each (channel, tap) from there.
 
@@ -69,9 +103,14 @@ def tables(g, channels, images, block, s: Blocks, within, taps_first=False):
     return pixels, offsets((channels, *g.window), (channel, *taps))
 
 
-def beside(image):
-    """An image (N, C, D, H, W) as (N, 1, D, H, W*C), or None: are channels not side by side?"""
+def beside(image, groups):
+    """An image (N, C, D, H, W) as (N, 1, D, H, W*C), or None: are channels not side by side?
+
+    In groups, which `fill_pixels` copies, it is the image itself.
+    """
     n, c, d, h, w = image.shape
+    if groups > 1:
+        return image if image.strides[1] == image.itemsize else None
     if c == 1 or image.strides[1::3] != (image.itemsize, c * image.itemsize):
         return None
     return image.transpose(0, 2, 3, 4, 1).reshape(n, 1, d, h, w * c)
@@ -87,6 +126,28 @@ def offsets(counts, steps):
 def pieces(size, block):
     """Into how many blocks an image is cut."""
     return math.prod(-(-n // held) for n, held in zip(size, block))
+
+
+@helper
+def fill_pixels(work, buffer, u, g, channels, n0, images, d0, h0, w0, s):
+    """blocks.fill for one group, of ``channels`` that lie side by side, of several."""
+    width = min(s.block_w, s.span_w - w0) + s.reach_w
+    left = (w0 - s.lead_w) // channels
+    first, end = span(left, 1, u.shape[4], width // channels)
+    for i in range(images):
+        for z in range(min(s.block_d, s.span_d - d0) + s.reach_d):
+            for y in range(min(s.block_h, s.span_h - h0) + s.reach_h):
+                d, h = z + d0 - s.lead_d, y + h0 - s.lead_h
+                to = buffer + i * s.volume + z * s.area + y * s.row
+                if d < 0 or d >= u.shape[2] or h < 0 or h >= u.shape[3]:
+                    fill_row(work, to, u.dtype.type(0), width)
+                    continue
+                fill_row(work, to, u.dtype.type(0), first * channels)
+                start = ((n0 + i) * step(u, 0) + g * channels + d * step(u, 2) + h * step(u, 3)
+                         + left * step(u, 4))  # fmt: skip
+                for x in range(first, end):
+                    copy_row(work, to + x * channels, u, start + x * step(u, 4), channels)
+                fill_row(work, to + end * channels, u.dtype.type(0), width - end * channels)
 
 
 @inlined

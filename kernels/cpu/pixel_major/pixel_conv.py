@@ -1,4 +1,4 @@
-"""The forward convolution, and dx at stride 1, where weights are few: vectors run along channels.
+"""The forward convolution, and dx, where weights are few: vectors run along channels.
 
     y[pixel, k] = b[k] + sum over (c, tap) of x[c, pixel + tap] * w[(c, tap), k]
 
@@ -8,6 +8,8 @@ pixel_tile.py, and transposes the sums into y, unless its channels lie side by s
 what is to be written.  Where vectors run along pixels instead (implicit_gemm.py) the ends of rows
 are computed for nothing, which costs most where rows are short; here it is lanes without an output
 channel.
+
+dx at a stride is one convolution at stride 1 for each position modulo the stride.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ..emitted.transposition import transpose
 from ..emitted.vectors import ITEMSIZE, LANES, copy_row, fill_row, finite_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .pixel_blocks import WHOLE, beside, copies, cut, joined, tables
+from .pixel_blocks import WHOLE, beside, copies, cut, dx_phases, fill_pixels, joined, tables
 
 #: Bytes of a block's sums in the columns of one tile.
 BLOCK_BYTES = 100 * 1024
@@ -63,6 +65,7 @@ class Product(NamedTuple):
     stride_h: int
     stride_w: int
     pads: int
+    apart: int  # channels side by side of a group of several, or 0
     slots: int
     packed_at: int  # the workspace: bias, packed weights; slots: source, then sums
     slots_at: int
@@ -81,6 +84,7 @@ class Program:
     steps: np.ndarray  # and of each (channel, tap)
     size: int  # of the workspace, in elements
     beside: Program | None  # for a source whose channels lie side by side
+    phases: tuple = ()  # of dx at a stride: pixels of the target, taps, the program of each
 
 
 #: And this many, times what vectors hold, are not packed by one thread while the other waits.
@@ -116,7 +120,7 @@ def serves(g, dtype, forward) -> bool:
 
 def serves_last(g, dtype, forward) -> bool:
     """Are weights few, and lanes full, so that it is ahead wherever targets are channels-last?"""
-    if not forward and g.stride != (1, 1, 1):
+    if not forward and g.stride != (1, 1, 1) and dx_phases(g) is None:
         return False
     rows = (g.out_channels if forward else g.in_channels) // g.groups
     few = 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS
@@ -124,10 +128,14 @@ def serves_last(g, dtype, forward) -> bool:
 
 
 def build(g, dtype, threads, forward) -> Program:
-    """For ConvGeometry ``g``; its dx where not ``forward``, which must have stride 1."""
+    """For ConvGeometry ``g``; its dx where not ``forward``."""
+    if not forward and g.stride != (1, 1, 1):
+        phases = [(at, taps, build(seen, dtype, threads, False)) for at, taps, seen in dx_phases(g)]
+        first = phases[0][2]
+        return replace(first, phases=tuple(phases), size=max(one.size for *_, one in phases))
     channels = (g.in_channels if forward else g.out_channels) // g.groups
     planes = _build(g, dtype, threads, forward, 1)
-    if g.groups > 1 or channels == 1:
+    if channels == 1:
         return planes
     pixels = _build(g, dtype, threads, forward, channels)
     return replace(planes, beside=pixels, size=max(planes.size, pixels.size))
@@ -157,9 +165,10 @@ def _build(g, dtype, threads, forward, within):
     slots_at = packed_at * (1 + steps.size)
     sums_at = s.channels * s.plane
     slot = sums_at + columns * (places.size + lanes)
+    apart = within if within > 1 and g.groups > 1 else 0
     product = Product(
         rows, width, COLUMNS[dtype], lanes, steps.size, *target, images, *block, *g.stride[:2],
-        g.stride[2] * within, int(pads), threads, packed_at, slots_at, slot, sums_at,
+        g.stride[2] * within, int(pads), apart, threads, packed_at, slots_at, slot, sums_at,
     )  # fmt: skip
     return Program(s, product, places, steps, slots_at + threads * slot, None)
 
@@ -169,13 +178,21 @@ def run(v, u, w, bias, plan, workspace) -> bool:
 
     False, and nothing written, if a weight is not finite and would be multiplied with padding.
     """
-    p, pixels = plan.program, None
+    program = plan.program
+    if not program.phases:
+        return _run(v, u, w, bias, program, plan.threads, workspace)
+    return all(_run(v[:, :, d, h, q], u, w[..., t, r, s], bias, one, plan.threads, workspace)
+               for (d, h, q), (t, r, s), one in program.phases)  # fmt: skip
+
+
+def _run(v, u, w, bias, p, threads, workspace):
+    pixels = None
     if p.beside is not None:
-        pixels = beside(u)
+        pixels = beside(u, p.blocks.groups)
     if pixels is not None:
         u, p = pixels, p.beside
     work, broken = workspace.view(v.dtype), np.zeros(1, np.int64)
-    convolve(v.dtype, plan.threads, v, broken, u, w, bias, work, p.places, p.steps, WHOLE,
+    convolve(v.dtype, threads, v, broken, u, w, bias, work, p.places, p.steps, WHOLE,
              p.blocks, p.product)  # fmt: skip
     return not broken[0]
 
@@ -247,8 +264,12 @@ def _block(v, u, work, places, steps, whole, buffer, g, n0, d0, h0, w0, s, p):
     images = min(p.images, s.batch - n0)
     depth, height = min(p.block_d, p.size_d - d0), min(p.block_h, p.size_h - h0)
     width = min(p.block_w, p.size_w - w0)
-    fill(work, buffer, u, whole, g * s.channels, s.channels, n0, images, d0 * p.stride_d,
-         h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
+    if p.apart:
+        fill_pixels(work, buffer, u, g, p.apart, n0, images, d0 * p.stride_d, h0 * p.stride_h,
+                    w0 * p.stride_w, s)  # fmt: skip
+    else:
+        fill(work, buffer, u, whole, g * s.channels, s.channels, n0, images, d0 * p.stride_d,
+             h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
     to = (n0 * step(v, 0) + g * p.rows * step(v, 1) + d0 * step(v, 2) + h0 * step(v, 3)
           + w0 * step(v, 4))  # fmt: skip
     sums, apart = buffer + p.sums_at, step(v, 4)

@@ -36,7 +36,7 @@ from ..emitted.transposition import transpose
 from ..emitted.vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row, finite_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .pixel_blocks import WHOLE, beside, copies, cut, joined, pieces, tables
+from .pixel_blocks import WHOLE, beside, copies, cut, fill_pixels, joined, pieces, tables
 
 #: Bytes of a block's dy in the columns of one tile.  It need not fit the L1, which reads it in
 #: order; large blocks copy fewer rows of x twice.
@@ -75,6 +75,7 @@ class Sums(NamedTuple):
     run: int  # (c, tap) side by side in the copy of x, that is (tap, c); all of them: they are not
     panel: int  # of them in a tile
     tall: int  # and in a tile of one vector
+    apart: int  # channels side by side of a group of several, or 0
     depth: int  # Z, P and Q: pixels of an image
     height: int
     across: int
@@ -125,9 +126,9 @@ def build(g, dtype, threads) -> Program:
     turned = _turns(g, dtype)
     g = _turned(g) if turned else g
     planes = replace(_build(g, dtype, threads, 1), turned=turned)
-    if g.groups > 1 or g.in_channels == 1:
+    if g.in_channels == g.groups:
         return planes
-    pixels = _build(g, dtype, threads, g.in_channels)
+    pixels = _build(g, dtype, threads, g.in_channels // g.groups)
     return replace(planes, beside=pixels, size=max(planes.size, pixels.size))
 
 
@@ -168,9 +169,11 @@ def _build(g, dtype, threads, within):
     run, tall = places.size, ROWS
     if within > 1:
         run, tall = channels * (g.window[2] if g.dilation[2] == 1 else 1), TALL
+    panel, high = (-(-run // -(-run // most)) for most in (ROWS, tall))
+    apart = within if within > 1 and g.groups > 1 else 0
     sums = Sums(
-        rows, width, across, lanes, places.size, g.taps, int(within > 1), run, *(-(-run // -(-run // most)) for most
-        in (ROWS, tall)), *g.out, images, *block, steps.size, *g.stride[:2], g.stride[2] * within, parts, threads,
+        rows, width, across, lanes, places.size, g.taps, int(within > 1), run, panel, high, apart,
+        *g.out, images, *block, steps.size, *g.stride[:2], g.stride[2] * within, parts, threads,
         zeros_at, bias_at, slots_at, slot, dy_at,
     )  # fmt: skip
     size = slots_at + threads * slot
@@ -187,7 +190,7 @@ def run(dw, db, dy, x, plan, workspace) -> bool:
         dw = dw.swapaxes(0, 1)[:, :, ::-1, ::-1, ::-1]
         dy, x, sums = x, dy, np.empty(0, db.dtype)
     if p.beside is not None:
-        pixels = beside(x)
+        pixels = beside(x, p.blocks.groups)
     if pixels is not None:
         x, p = pixels, p.beside
     work, broken = workspace.view(dw.dtype), np.zeros(1, np.int64)
@@ -250,15 +253,19 @@ def _add_block(biased, dy, x, work, places, steps, whole, buffer, task, resume, 
     depth, height = min(p.block_d, p.depth - d0), min(p.block_h, p.height - h0)
     width = min(p.block_w, p.across - w0)
     pixels = images * depth * height * width
-    fill(work, buffer, x, whole, g * s.channels, s.channels, n0, images, d0 * p.stride_d,
-         h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
+    if p.apart:
+        fill_pixels(work, buffer, x, g, p.apart, n0, images, d0 * p.stride_d, h0 * p.stride_h,
+                    w0 * p.stride_w, s)  # fmt: skip
+    else:
+        fill(work, buffer, x, whole, g * s.channels, s.channels, n0, images, d0 * p.stride_d,
+             h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
     start = (n0 * step(dy, 0) + g * p.rows * step(dy, 1) + d0 * step(dy, 2) + h0 * step(dy, 3)
              + w0 * step(dy, 4))  # fmt: skip
     apart = step(dy, 4)
     images, depth, height, width = joined(dy, images, depth, height, width)
     for k in range(0, p.rows, p.tile):
         columns, to = min(p.tile, p.width - k), task * p.weights * p.width + k
-        if biased or step(dy, 1) != 1 or p.rows < p.width:
+        if biased or step(dy, 1) != 1 or p.rows < p.width or p.apart:
             packed = buffer + p.dy_at + k * p.pixels
             _pack(work, packed, columns, dy, start + k * step(dy, 1), min(columns, p.rows - k),
                   images, depth, height, width, p)  # fmt: skip

@@ -12,8 +12,8 @@ from ..microkernel import ROWS
 from .matrix_product import block_of_product, blocks_of_product
 from .product_blocks import BLOCKING
 
-#: Bytes of a block of pixels, with all channels in and out: two threads' stay in their L2.
-BLOCK_BYTES = 512 * 1024
+#: Bytes of a block of pixels, with all channels in and out: that of a thread stays in its L2.
+BLOCK_BYTES = 1024 * 1024
 
 
 def fits(plan, groups) -> bool:
