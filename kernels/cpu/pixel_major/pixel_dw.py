@@ -157,7 +157,9 @@ def _build(g, dtype, threads, within):
     limit = BLOCK_BYTES // (ITEMSIZE[dtype] * min(width, across))
     images, block = cut(g.batch, g.out, limit)
     s = copies(g, channels, g.before, g.out, images, block, lanes, within)
-    steps, places = tables(g, channels, images, block, s, within, within > 1)
+    length = channels * (g.window[2] if g.dilation[2] == 1 else 1)
+    in_runs = within > 1 and length >= ROWS  # of shorter ones a tile would have few rows
+    steps, places = tables(g, channels, images, block, s, within, in_runs)
     blocks = -(-g.batch // images) * pieces(g.out, block)
     parts = max(1, min(blocks, PARTS, g.batch * g.out_plane // LEAST,
                        g.multiply_adds // g.groups // PART_WORK))  # fmt: skip
@@ -166,13 +168,11 @@ def _build(g, dtype, threads, within):
     slots_at = bias_at + g.groups * parts * width
     dy_at = s.channels * s.plane
     slot = dy_at + width * (steps.size + lanes)
-    run, tall = places.size, ROWS
-    if within > 1:
-        run, tall = channels * (g.window[2] if g.dilation[2] == 1 else 1), TALL
+    run, tall = (length, TALL) if in_runs else (places.size, ROWS)
     panel, high = (-(-run // -(-run // most)) for most in (ROWS, tall))
     apart = within if within > 1 and g.groups > 1 else 0
     sums = Sums(
-        rows, width, across, lanes, places.size, g.taps, int(within > 1), run, panel, high, apart,
+        rows, width, across, lanes, places.size, g.taps, int(in_runs), run, panel, high, apart,
         *g.out, images, *block, steps.size, *g.stride[:2], g.stride[2] * within, parts, threads,
         zeros_at, bias_at, slots_at, slot, dy_at,
     )  # fmt: skip
