@@ -6,8 +6,8 @@ and subtracting a number so large that what is left of x is an integer (Cody & W
 series for expm1(r), and 2**k by its bits, in two steps, so that denormal results are rounded once.
 log1p(u), 0 <= u <= 1, is 2 atanh(u / (2 + u)).  erfc is a polynomial fitted to erfc(z) exp(z**2) /
 t in t = 2 / (2 + z) at Chebyshev's points, right to 1e-15 (after Press et al., "Numerical recipes",
-6.2): in float64 always, as next to erfc's tail the rounding of x alone would cost float32 its
-digits.
+6.2).  In float32 the rounding of x**2 alone would cost erfc's tail its digits, so that what x * x
+loses is kept beside it; without fused multiply-adds float64 serves.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 
 from ...contract import ACTIVATIONS, ELU_ALPHA, LEAKY_SLOPE
 from .lanes import Lanes, LanesEmitter
+from .vectors import TARGET
 
 #: element -> (bits of a fraction, the exponent of 1, log(2) as a short number and the rest of it,
 #: where exp is 0, where it leaves the range, degree of expm1's series, terms of atanh's)
@@ -40,6 +41,18 @@ _ERFC = (
     1.0360790539807586e-08, -3.7262437397408343e-07, 1.5349222085928225e-07,
     6.651691098356388e-08, -5.297335962428669e-08, -5.021930669720097e-09, 6.86212563148957e-09,
 )  # fmt: skip
+
+#: float32: the normal distribution's function at -a, over t exp(-a**2 / 2), of u = 2 t - 1 with t =
+#: 1 / (1 + a * _NEAR), and exp(-r / 2) for |r| <= log(2) behind 1 - r / 2: both least in the
+#: largest relative error (Lawson's iteration), to 2e-8 and 3e-9.  At _FAR 2**k is 0.
+_NEAR, _FAR = 0.4, 16.2722
+_TAIL = (
+    0.28266265988349915, 0.17347680032253265, 0.05279480293393135, -0.0036943235900253057,
+    -0.00655459426343441, 0.0006402481812983751, 0.0010100262006744742, -0.0002738309558480978,
+    -0.00012517422146629542, 6.338772072922438e-05,
+)  # fmt: skip
+_FALL = (1.0, -0.5, 0.12499998336624134, -0.020833148911336002, 0.0026042753565231965,
+         -0.0002615280865171301, 2.1584723471163395e-05)  # fmt: skip
 
 
 class _Lanes:
@@ -160,6 +173,33 @@ class _Lanes:
         whole = self.choose(self.below(x, self.zero), tail, self.sub(self.one, tail))
         return whole, self.mul(fall, self.number(1 / math.sqrt(2 * math.pi)))
 
+    def short_normal(self, x):
+        """Of float32: a = |x| (_FAR at most), ratio and fall, by which
+
+        fall = 2**64 exp(-a**2 / 2), and the normal distribution's function at -a is ratio * fall *
+        2**-64: that power keeps in range what multiplies the smallest results last.
+        """
+        bits, bias, high, low = _KINDS["float32"][:4]
+        b, a = self.builder, self.abs(x)
+        a = self.choose(self.below(self.number(_FAR), a), self.number(_FAR), a)
+        square = self.mul(a, a)
+        lost = self.call("fma", a, a, b.fneg(square))
+        large = self.number(1.5 * 2.0**bits + bias + 64)
+        turned = self.call("fma", square, self.number(-0.5 / math.log(2)), large)
+        times = self.sub(turned, large)
+        r = self.call("fma", times, self.number(2 * high), square)
+        r = self.add(self.call("fma", times, self.number(2 * low), r), lost)
+        whole = ir.VectorType(ir.IntType(32), self.emit.count)
+        power = b.shl(b.bitcast(turned, whole), self.emit.numbers([bits] * self.emit.count))
+        fall = self.mul(self.polynomial(r, _FALL), b.bitcast(power, self.emit.vector))
+        t = self.div(self.one, self.call("fma", a, self.number(_NEAR), self.one))
+        u = self.call("fma", t, self.number(2.0), self.number(-1.0))
+        return a, self.mul(self.polynomial(u, _TAIL), t), fall
+
+    def short(self):
+        """Is this float32 on a machine that multiplies and adds at once?"""
+        return self.kind.dtype == types.float32 and TARGET is not None
+
     def sigmoids(self, x):
         """sigmoid(x) and sigmoid(-x)."""
         small = self.exp(self.minus_abs(x))  # never overflows
@@ -206,11 +246,22 @@ def _softplus(m, x):
 
 
 def _gelu(m, x):
+    if m.short():
+        a, ratio, fall = m.short_normal(x)
+        below = m.below(x, m.zero)
+        tail = m.mul(m.choose(below, x, m.builder.fneg(a)), m.mul(ratio, fall))
+        tail = m.mul(tail, m.number(2.0**-64))
+        return m.choose(below, tail, m.add(x, tail))
     wide, given = m.wide(x)
     return m.narrow(wide.mul(given, wide.normal(given)[0]))
 
 
 def _gelu_slope(m, x):
+    if m.short():
+        _, ratio, fall = m.short_normal(x)
+        share = m.mul(m.abs(x), m.number(1 / math.sqrt(2 * math.pi)))
+        tail = m.mul(m.mul(m.sub(ratio, share), fall), m.number(2.0**-64))
+        return m.choose(m.below(x, m.zero), tail, m.sub(m.one, tail))
     wide, given = m.wide(x)
     whole, density = wide.normal(given)
     return m.narrow(wide.add(whole, wide.mul(given, density)))
@@ -258,3 +309,23 @@ def formula(typing, values, name, kind):
         return emitted(_Lanes(context, builder, signature.args[0]), arguments[0])
 
     return values(values, name, kind), generate
+
+
+@intrinsic
+def exponential(typing, values):
+    """exp, lane by lane."""
+
+    def generate(context, builder, signature, arguments):
+        return _Lanes(context, builder, signature.args[0]).exp(arguments[0])
+
+    return values(values), generate
+
+
+@intrinsic
+def widened(typing, values):
+    """The same numbers in float64."""
+
+    def generate(context, builder, signature, arguments):
+        return _Lanes(context, builder, signature.args[0]).wide(arguments[0])[1]
+
+    return Lanes(types.float64, values.count)(values), generate
