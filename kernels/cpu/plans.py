@@ -18,6 +18,7 @@ from gradroute.errors import WorkspaceError
 from ..contract import Plan
 from .convolution.conv_plans import KEPT_BYTES, conv_plan
 from .emitted.vectors import TARGET
+from .pooling import max_pool_axes
 from .products import matrix_vector
 from .products.matmul_plans import linear_plan, matmul_plan
 
@@ -70,6 +71,8 @@ def _plan(operation, geometry, dtype, settings, without=frozenset()):
         return thin or matmul_plan(made, geometry, dtype, settings)
     if operation == "linear_backward":
         return linear_plan(made, geometry, partial(_plan, dtype=dtype, settings=settings))
+    if operation == "max_pool_forward":
+        return max_pool_axes.plan(made, geometry, dtype, settings)
     return made
 
 

@@ -80,6 +80,7 @@ def _strip(stride, rows):
 
 _one_1, _two_1 = _strip(1, 1), _strip(1, 2)
 _one_2, _two_2, _four_2 = _strip(2, 1), _strip(2, 2), _strip(2, 4)
+_one_3, _one_4 = _strip(3, 1), _strip(4, 1)
 
 
 @inlined
@@ -135,7 +136,7 @@ def average_of_rows(y, x, window, stride, before, deep, high, wide, end_of_x, pi
                     begin = start + t0 * step(x, 2) + r0 * step(x, 3)
                     behind = start + (t1 - 1) * step(x, 2) + (r1 - 1) * step(x, 3)
                     behind += (rows - 1) * x_jump + S + apart * lanes - 1
-                    if begin < 0 or behind > end_of_x or apart > 2:
+                    if begin < 0 or behind > end_of_x or apart > 4:
                         for row in range(rows):
                             _row(y, to + row * y_jump, x, at + row * x_jump, q, count, W, taps, S,
                                  apart, before[2], area, wide, zeros)  # fmt: skip
@@ -144,6 +145,12 @@ def average_of_rows(y, x, window, stride, before, deep, high, wide, end_of_x, pi
                                wide, zeros)  # fmt: skip
                     elif apart == 1:
                         _two_1(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
+                               wide, zeros)  # fmt: skip
+                    elif apart == 3:
+                        _one_3(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
+                               wide, zeros)  # fmt: skip
+                    elif apart == 4:
+                        _one_4(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
                                wide, zeros)  # fmt: skip
                     elif rows == 1:
                         _one_2(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
