@@ -27,7 +27,8 @@ from .products.matmul_plans import linear_plan, matmul_plan
 SERIAL_BELOW = 100_000
 
 #: Times that a multiply-add takes an operation's step: pooling compares, and keeps who won.
-STEPS = {"max_pool_forward": 3, "max_pool_backward": 3}
+STEPS = {"max_pool_forward": 3, "max_pool_backward": 3,
+         "avg_pool_forward": 2, "avg_pool_backward": 2}  # fmt: skip
 
 #: Below this many multiply-adds the loops of direct.py are done before a product has packed.
 DIRECT_BELOW = 4_000

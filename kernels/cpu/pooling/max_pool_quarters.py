@@ -90,7 +90,7 @@ def store_pair_rows(typing, dx, offset, row, count, a, b, c, d):
 
 
 @intrinsic
-def _load_pair_rows(typing, x, offset, row, count, fill):
+def load_pair_rows(typing, x, offset, row, count, fill):
     """The four taps of ``count`` windows in rows of ``row``, as `store_pair_rows` writes them."""
 
     def generate(context, builder, signature, arguments):
@@ -170,7 +170,7 @@ def largest_of_quarters(y, winner, x, named, pieces):
         for block in range(blocks * piece // pieces, blocks * (piece + 1) // pieces):
             at = block * _WIDTH
             count = min(_WIDTH, y.size - at)
-            a, b, c, d = _load_pair_rows(x, 4 * at, Q, count, worst)
+            a, b, c, d = load_pair_rows(x, 4 * at, Q, count, worst)
             top, upper = _better(a, b, names[0], names[1])
             bottom, lower = _better(c, d, names[2], names[3])
             best, won = _better(top, bottom, upper, lower)
