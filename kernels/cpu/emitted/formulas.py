@@ -25,7 +25,8 @@ from .lanes import Lanes, LanesEmitter
 from .vectors import TARGET
 
 #: element -> (bits of a fraction, the exponent of 1, log(2) as a short number and the rest of it,
-#: where exp is 0, the range in which 2**k is a normal number, (expm1(r) - r) / r**2, terms of atanh's)
+#: where exp is 0, the range in which 2**k is a normal number, (expm1(r) - r) / r**2 as a series,
+#: terms of atanh's)
 #: (in float32 the series with the least largest relative error, by Lawson's iteration: 3e-9)
 _KINDS = {
     "float32": (23, 127, 0.693359375, -2.12194440e-4, -104.0, -87.0, 88.0,

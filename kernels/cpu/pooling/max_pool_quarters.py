@@ -1,4 +1,4 @@
-"""Max pooling with 2 x 2 windows side by side, its gradient above all: a vector of them at a time.
+"""Max pooling with 2 x 2 windows side by side, above all its gradient: a vector at a time.
 
 Every input has one window, so dx is written once and nothing is added up: an input gets its
 window's dy where its tap is the winner, else zero.  Of 16 windows that is four comparisons, and two

@@ -140,7 +140,7 @@ def max_pool_backward(dy, winner, x_shape, window, *, stride=None, padding=0, di
 
 
 def _means_at_once(operation):
-    """What `settled` calls to have an average pool, or its gradient, as one call of the backend's."""
+    """What `settled` calls to have an average pool, or its gradient, as one function."""
 
     def at_once(found, arrays, options):
         call, geometry, shape, include, plan = found
