@@ -10,14 +10,12 @@ table of offsets serves all.
 
 from __future__ import annotations
 
-import itertools
 import math
 import operator
-from dataclasses import replace
 
 import numpy as np
 
-from ..convolution.blocks import Blocks
+from ..convolution.blocks import Blocks, fill
 from ..convolution.direct import span
 from ..emitted.memory import step
 from ..emitted.vectors import copy_row, fill_row
@@ -60,36 +58,6 @@ def copies(g, channels, lead, size, images, block, lanes, within) -> Blocks:
     )  # fmt: skip
 
 
-def dx_phases(g):
-    """dx as convolutions at stride 1: (pixels of dx, taps, ConvGeometry) of each.
-
-    A pixel h is read by output o through tap r where o*stride + r*dilation = h + before, so that
-    each position modulo the stride has taps of its own.  None where one has no tap.
-    """
-    axes = [_dx_axis(*axis) for axis in zip(g.size, g.window, g.stride, g.dilation, g.before)]
-    if None in axes:
-        return None
-    found = []
-    for axis in itertools.product(*axes):
-        at, taps, size, window, dilation, before = zip(*axis)
-        seen = replace(g, size=size, window=window, stride=(1, 1, 1), dilation=dilation,
-                       before=before)  # fmt: skip
-        found.append((at, taps, seen))
-    return found
-
-
-def _dx_axis(size, window, stride, dilation, before):
-    phases, every = [], stride // math.gcd(stride, dilation)
-    for first in range(min(stride, size)):
-        at = slice(first, None, stride)
-        taps = [r for r in range(window) if (first + before - r * dilation) % stride == 0]
-        if not taps:
-            return None
-        phases.append((at, slice(taps[0], None, every), len(range(size)[at]), len(taps),
-                       every * dilation // stride, (first + before - taps[0] * dilation) // stride))
-    return phases
-
-
 def tables(g, channels, images, block, s: Blocks, within, taps_first=False):
     """Where in a copy each pixel of a block begins, and each (channel, tap) from there.
 
@@ -106,7 +74,7 @@ def tables(g, channels, images, block, s: Blocks, within, taps_first=False):
 def beside(image, groups):
     """An image (N, C, D, H, W) as (N, 1, D, H, W*C), or None: are channels not side by side?
 
-    In groups, which `fill_pixels` copies, it is the image itself.
+    In groups, which `fill_block` copies, it is the image itself.
     """
     n, c, d, h, w = image.shape
     if groups > 1:
@@ -129,8 +97,17 @@ def pieces(size, block):
 
 
 @helper
-def fill_pixels(work, buffer, u, g, channels, n0, images, d0, h0, w0, s):
-    """blocks.fill for one group, of ``channels`` that lie side by side, of several."""
+def fill_block(work, buffer, u, whole, apart, g, n0, images, d0, h0, w0, s):
+    """blocks.fill for all channels of group g; ``apart``: of so many side by side, or 0."""
+    if apart:
+        _fill_pixels(work, buffer, u, g, apart, n0, images, d0, h0, w0, s)
+    else:
+        fill(work, buffer, u, whole, g * s.channels, s.channels, n0, images, d0, h0, w0, s)
+
+
+@helper
+def _fill_pixels(work, buffer, u, g, channels, n0, images, d0, h0, w0, s):
+    """The same of one group, of ``channels`` that lie side by side, of several."""
     width = min(s.block_w, s.span_w - w0) + s.reach_w
     left = (w0 - s.lead_w) // channels
     first, end = span(left, 1, u.shape[4], width // channels)

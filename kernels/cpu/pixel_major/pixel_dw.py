@@ -27,7 +27,7 @@ from numba import types
 
 from ..convolution import columns
 from ..convolution.bias_sums import add_pixels, write_sums
-from ..convolution.blocks import BLOCKS, Blocks, fill
+from ..convolution.blocks import BLOCKS, Blocks
 from ..convolution.regions import forward_axes, pads
 from ..emitted.memory import load, step, store
 from ..emitted.pixel_tile import TALL, pixel_tile, run_tile
@@ -36,7 +36,7 @@ from ..emitted.transposition import transpose
 from ..emitted.vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row, finite_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .pixel_blocks import WHOLE, beside, copies, cut, fill_pixels, joined, pieces, tables
+from .pixel_blocks import WHOLE, beside, copies, cut, fill_block, joined, pieces, tables
 
 #: Bytes of a block's dy in the columns of one tile.  It need not fit the L1, which reads it in
 #: order; large blocks copy fewer rows of x twice.
@@ -253,12 +253,8 @@ def _add_block(biased, dy, x, work, places, steps, whole, buffer, task, resume, 
     depth, height = min(p.block_d, p.depth - d0), min(p.block_h, p.height - h0)
     width = min(p.block_w, p.across - w0)
     pixels = images * depth * height * width
-    if p.apart:
-        fill_pixels(work, buffer, x, g, p.apart, n0, images, d0 * p.stride_d, h0 * p.stride_h,
-                    w0 * p.stride_w, s)  # fmt: skip
-    else:
-        fill(work, buffer, x, whole, g * s.channels, s.channels, n0, images, d0 * p.stride_d,
-             h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
+    fill_block(work, buffer, x, whole, p.apart, g, n0, images, d0 * p.stride_d, h0 * p.stride_h,
+               w0 * p.stride_w, s)  # fmt: skip
     start = (n0 * step(dy, 0) + g * p.rows * step(dy, 1) + d0 * step(dy, 2) + h0 * step(dy, 3)
              + w0 * step(dy, 4))  # fmt: skip
     apart = step(dy, 4)
