@@ -78,7 +78,7 @@ class Program:
 
 
 def serves(g, dtype, forward) -> bool:
-    """Are there weights, but not too many, and few enough pixels that all of an image's sums fit?"""
+    """Are there weights, but not too many, and few enough pixels for an image to be a block?"""
     target, source, channels = g.out_plane, g.plane, g.in_channels
     if not forward:
         target, source, channels = source, target, g.out_channels
@@ -152,7 +152,8 @@ def run(v, u, w, bias, plan, workspace) -> bool:
         return False
     t = program.tables
     convolve(v.dtype, plan.threads, v, u, w, bias, workspace.view(v.dtype), t.taps, t.places,
-             t.steps, t.classes, t.runs, t.order, WHOLE, program.blocks, program.layout)  # fmt: skip
+             t.steps, t.classes, t.runs, t.order, WHOLE, program.blocks,
+             program.layout)  # fmt: skip
     return True
 
 
@@ -216,7 +217,7 @@ def _pack(work, temp, w, bias, taps, g, tile, c, p):
 
 @helper
 def _sums(work, buffer, images, k, columns, places, steps, classes, runs, p):
-    """The sums of all pixels of a block, class after class, in the ``columns`` channels from k on."""
+    """The sums of a block's pixels, class after class, in the ``columns`` channels from k on."""
     zero = work.dtype.type(0)
     weights, bias = address(work, p.packed_at + k * p.depth), address(work, k)
     source, sums = address(work, buffer), buffer + p.sums_at

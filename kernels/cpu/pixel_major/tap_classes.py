@@ -96,7 +96,7 @@ def tables(g, forward, channels, images, apart) -> Tables:
 
 
 def _runs(spans, window, channels):
-    """(first step, steps) of what a class sees: chunk by chunk, and in it as few as there can be."""
+    """(first step, steps) of what a class sees: chunk by chunk, as few as there can be."""
     (t0, t1), (r0, r1), (s0, s1) = spans
     T, R, S = window
     found = []
