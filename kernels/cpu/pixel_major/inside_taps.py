@@ -35,6 +35,9 @@ from .tap_classes import Tables, tables
 SOURCE_BYTES = 1024 * 1024
 SUMS_BYTES = 512 * 1024
 
+#: The same of the blocks of all threads together, unless they are of one image.
+BLOCKS_BYTES = 24 * 1024 * 1024
+
 #: Weights, at most.
 MOST = 1 << 23
 
@@ -97,7 +100,8 @@ def build(g, dtype, threads, forward) -> Program:
         rows, channels, source, target = channels, rows, target, source
     width = -(-rows // lanes) * lanes
     tiles = -(-width // tile)
-    most = min(SOURCE_BYTES // (channels * source * item), SUMS_BYTES // (target * tile * item))
+    most = min(SOURCE_BYTES // (channels * source * item), SUMS_BYTES // (target * tile * item),
+               BLOCKS_BYTES // (threads * (channels * source + target * tile) * item))  # fmt: skip
     images = _images(g, forward, max(1, most), g.groups * tiles, threads)
     # an odd number of vectors between channels spreads them over all sets of the cache
     plane = (-(-images * source // lanes) | 1) * lanes
@@ -110,10 +114,11 @@ def build(g, dtype, threads, forward) -> Program:
     sums_at = channels * plane
     ordered_at = sums_at + max(images * target, g.taps) * tile
     slot = ordered_at + target * tile + lanes
-    layout = Layout(rows, width, tile, lanes, item, tiles, depth, made.chunk, images, threads,
-                    packed_at, slots_at, slot, sums_at, ordered_at)  # fmt: skip
     tasks = -(-g.batch // images) * g.groups * tiles
-    return Program(layout, blocks, made, tasks, slots_at + threads * slot)
+    slots = min(threads, tasks)
+    layout = Layout(rows, width, tile, lanes, item, tiles, depth, made.chunk, images, slots,
+                    packed_at, slots_at, slot, sums_at, ordered_at)  # fmt: skip
+    return Program(layout, blocks, made, tasks, slots_at + slots * slot)
 
 
 def _images(g, forward, most, beside, threads):
