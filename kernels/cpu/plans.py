@@ -19,6 +19,7 @@ from gradroute.errors import WorkspaceError
 from ..contract import Plan
 from .convolution.conv_plans import KEPT_BYTES, conv_plan
 from .emitted.vectors import TARGET
+from .pooling import max_pool_axes
 from .products import matrix_vector
 from .products.matmul_plans import linear_plan, matmul_plan
 
@@ -26,8 +27,10 @@ from .products.matmul_plans import linear_plan, matmul_plan
 #: region takes about 3 microseconds, in which one core does some 100,000 of them.
 SERIAL_BELOW = 100_000
 
-#: Times that a multiply-add takes an operation's step: pooling compares, and keeps who won.
-STEPS = {"max_pool_forward": 3, "max_pool_backward": 3}
+#: Times that a multiply-add takes an operation's step: pooling compares, and keeps who won; a loss
+#: has its exponentials.
+STEPS = {"max_pool_forward": 3, "max_pool_backward": 3,
+         "avg_pool_forward": 2, "avg_pool_backward": 2, "softmax_cross_entropy": 8}  # fmt: skip
 
 #: Below this many multiply-adds the loops of direct.py are done before a product has packed.
 DIRECT_BELOW = 4_000
@@ -98,6 +101,8 @@ def _plan(operation, geometry, dtype, settings, without=frozenset()):
         return thin or matmul_plan(made, geometry, dtype, settings)
     if operation == "linear_backward":
         return linear_plan(made, geometry, partial(_plan, dtype=dtype, settings=settings))
+    if operation == "max_pool_forward":
+        return max_pool_axes.plan(made, geometry, dtype, settings)
     return made
 
 

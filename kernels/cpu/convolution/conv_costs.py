@@ -13,12 +13,15 @@ import math
 from ..amx import amx_tiles
 from ..emitted.vectors import ITEMSIZE
 from ..microkernel import COLUMNS
+from ..pixel_major import inside_taps
 from ..winograd import winograd_program
 
 #: A multiply-add by tiles and by vectors, forward (or dx) and dw.
 TILES = {False: 0.003, True: 0.005}
 VECTORS = {False: 0.006, True: 0.007}
 WINOGRAD = 0.0057
+#: One by vectors of pixels that lie anywhere, and the times that a sum is copied there.
+SCATTERED, SORTED = 0.007, 3
 #: So many times do sums that are transformed back count in dw: they are more than L2 holds.
 SUMMED = 4
 #: A transformed number, one copied into a block, one moved out of an image or back.
@@ -32,6 +35,9 @@ PACKED, READ, L2_BYTES = 0.45, 0.2, 1024 * 1024
 #: What cells of a dilated image cost more: a multiply-add, as taps share less that is in L1 (with
 #: cells along W nothing), and then a row copied in or out.
 APART, CELL_ROW = {True: 0.0004, False: 0.0008}, 6
+#: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
+#: is not written out: the loops of direct.py skip what it would multiply.
+FAR = 4096
 #: A byte of memory that the process has not touched before.
 PAGES = 0.7
 
@@ -46,6 +52,8 @@ def cost(plan, g, dtype) -> float | None:
         rows //= g.window[2] * g.out[2]
         copied = math.prod(g.x_shape) * COPIED + rows * TURNED_ROW
         return g.multiply_adds * _rate(plan.blocking["product"], dw) + copied
+    if plan.algorithm == "inside_taps":
+        return _inside(plan.program, dtype)
     if plan.algorithm == "pixel_major":
         return _by_pixels(plan.program, dtype, dw)
     if plan.algorithm == "columns":
@@ -107,6 +115,18 @@ def by_columns(g, product, dw) -> float:
 def _rate(product, dw):
     """Of a multiply-add of a product by an algorithm of this name."""
     return (TILES if product == "amx" else VECTORS)[dw]
+
+
+def _inside(program, dtype) -> float:
+    """Of inside_taps.Program."""
+    s, p = program.blocks, program.layout
+    blocks = -(-s.batch // p.images)
+    weights = p.depth * p.width * s.groups
+    each = inside_taps.height(program.tables.counts(), p.images) * p.width * SCATTERED
+    written = SORTED * len(program.tables.order) * p.width
+    each += p.images * (s.channels * s.block_w + written) * COPIED
+    shared = -(-program.tasks // 2) * 2 / program.tasks
+    return blocks * s.groups * each * shared + weights * PACKED / 2
 
 
 def of_program(program, tiles) -> float:
@@ -178,3 +198,10 @@ def by_phases(built, one, dtype) -> float | None:
 def fresh(size, kept) -> float:
     """Of a workspace of ``size`` bytes that is too large to be kept between calls."""
     return size * PAGES if size > kept else 0.0
+
+
+def far(g) -> bool:
+    """Do taps reach so far beyond the image that a padded copy of it would be mostly zeros?"""
+    spans = [n + before + after + (r - 1) * d for n, before, after, r, d
+             in zip(g.size, g.before, g.after, g.window, g.dilation)]  # fmt: skip
+    return math.prod(spans) > FAR * max(g.plane, g.out_plane)

@@ -31,10 +31,7 @@ from . import (
     scattered_taps,
     weight_gradient,
 )
-
-#: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
-#: is not written out: the loops of direct.py skip what it would multiply.
-FAR = 4096
+from .inside_plans import inside_plan
 
 #: Below this many multiply-adds cutting float32 into parts costs more than AMX saves.
 AMX_ABOVE = 2_000_000
@@ -59,6 +56,11 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     that the arrays at hand are not for: those that have refused them, so that each is asked once.
     """
     found = _plan(made, g, dtype, settings, again, tiled, without)
+    if tiled and "inside_taps" not in without and made.operation != "conv_dw":
+        pair = found
+        if made.threads != 2:  # all numbers of threads agree
+            pair = _plan(replace(made, threads=2), g, dtype, settings, again, tiled, without)
+        found = inside_plan(pair, made, g, dtype, settings, again) or found
     last = depthwise_conv.serves_last(g, dtype) and not depthwise_conv.serves(g)
     if tiled and not without and last:
         last = _depthwise(found, g, dtype, settings)
@@ -79,7 +81,7 @@ def _plan(made, g, dtype, settings, again, tiled, without):
         found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, KEPT_BYTES)
         if found is not None:
             return found
-    if tiled and not _far(g):
+    if tiled and not conv_costs.far(g):
         blocks = lambda one: _by_blocks(one, g, dtype, settings, again, without)  # noqa: E731
         made = column_plans.columns_plan(made, g, dtype, settings, again, blocks, without,
                                          BUFFER_BYTES) or blocks(made)  # fmt: skip
@@ -102,13 +104,6 @@ def _by_blocks(made, g, dtype, settings, again, without):
         general = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
     return (_ahead(general, made, g, dtype, settings, again)
             or general(made, g, dtype, settings, again))  # fmt: skip
-
-
-def _far(g) -> bool:
-    """Do taps reach so far beyond the image that a padded copy of it would be mostly zeros?"""
-    spans = [n + before + after + (r - 1) * d for n, before, after, r, d
-             in zip(g.size, g.before, g.after, g.window, g.dilation)]  # fmt: skip
-    return math.prod(spans) > FAR * max(g.plane, g.out_plane)
 
 
 def _depthwise(other, g, dtype, settings):
