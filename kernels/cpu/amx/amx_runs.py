@@ -46,8 +46,8 @@ def runs(batch, out, stride, most) -> Runs:
     if stride == (1, 1, 1):
         row, rows = round_up(-(-pixels // -(-pixels // most)), DEPTH), 1
     else:
-        row, count = out[2], out[0] * out[1]
-        rows = -(-count // -(-count // max(1, most // row)))
+        row = out[2]
+        rows = _rows(out[0] * out[1], row, most)
     run = rows * row
     batches = -(-batch // max(1, min(batch, most // pixels)))
     if 1 < batches < min(batch, 8):
@@ -55,6 +55,19 @@ def runs(batch, out, stride, most) -> Runs:
     images = -(-batch // batches)
     longest = round_up(images * min(run, pixels), DEPTH)
     return Runs(row, rows, pixels, run, images, -(-pixels // run), longest + LANES)
+
+
+def _rows(count, row, most):
+    """How many of ``count`` rows of pixels make a run, for which fewest squares are cut."""
+    if count * row <= most:
+        return count
+
+    def cost(rows):
+        whole, last = divmod(count, rows)
+        squares = whole * -(-rows * row // SIDE) + -(-last * row // SIDE)
+        return squares, whole + (last > 0), -(last or rows)
+
+    return min(range(1, max(1, most // row) + 1), key=cost)
 
 
 def longest(r) -> int:
