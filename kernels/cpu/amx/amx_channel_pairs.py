@@ -1,4 +1,4 @@
-"""Two channels of an image, cut into AMX tiles as they are read, or from a copy without a stride."""
+"""Two channels of an image, cut into AMX tiles as they are read, and rows freed of a stride."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class _Pair:
         square = build.mul(build.lshr(pixel, const((2 * LANES).bit_length() - 1)), self.apart)
         for half in range(2):
             at = build.mul(build.add(pixel, const(half * LANES)), const(4))
-            mask = None if left is None else first_lanes(build, build.sub(left, const(half * LANES)))
+            mask = None
+            if left is not None:
+                mask = first_lanes(build, build.sub(left, const(half * LANES)))
             pair = [self.cut.load(channel, at, mask) for channel in self.channels]
             for p in range(PARTS):
                 (low, first), (high, second) = (self.cut.part(values) for values in pair)
@@ -76,8 +78,8 @@ def first_lanes(builder, count):
 def every_second(typing, work, to, source, row, width, rows):
     """Copies every second float32 of ``rows`` rows, of which ``width`` are wanted, side by side.
 
-    ``source`` is an address and ``row`` the bytes between rows; up to a vector behind the last
-    number that is copied to ``work`` is written, too.
+    ``source`` is an address and ``row`` the bytes between rows; up to a vector of ``work`` behind
+    the last number is written, too.
     """
 
     def generate(context, builder, signature, arguments):

@@ -20,7 +20,7 @@ from ..emitted.memory import load, step, store
 from ..emitted.padded_rows import pad_row
 from ..emitted.strided_tile import address
 from ..emitted.vectors import copy_row, fill_row
-from ..jit import array, helper, int64, kernel, out, prange
+from ..jit import array, helper, inlined, int64, kernel, out, prange
 from .amx_channel_pairs import every_second, split_channel_pair
 from .amx_program import FLAGS, LANES
 from .amx_runs import PLACES, RUNS, Runs, batches, cut, longest, runs, seen, stage
@@ -145,8 +145,14 @@ def _cut_weights(work, w, slot, panel, p):
         at = panel * SIDE * step(w, 0) + k * DEPTH * step(w, 1)
         copy_square(work, square, w, at, step(w, 0), step(w, 1), rows, terms)
         to = 4 * p.weights_at + (panel * p.steps + k) * STEP_BYTES
-        largest = max(largest, cut(work, to, False, False, square, SIDE, square))
+        largest = _larger(largest, cut(work, to, False, False, square, SIDE, square))
     store(work, flag, largest)
+
+
+@inlined
+def _larger(one, other):
+    """The larger of two magnitudes; NaN, if one of them is."""
+    return one if one != one or other <= one else other
 
 
 @helper
@@ -166,17 +172,19 @@ def _run(y, x, bias, work, table, places, slot, run, split, fresh, r, p):
         rows = min(SIDE, p.rows - row)
         for at in range(0, pixels, SIDE):
             to = first + row * step(y, 1) + at
-            whole = rows == SIDE and at + SIDE <= (pixels if images == 1 else 0)
+            whole = rows == SIDE and images == 1 and at + SIDE <= pixels
             sums, apart = (to_y + 4 * to, step(y, 1)) if whole else (4 * (base + p.sums_at), SIDE)
-            if bias.size and whole:
-                for i in range(SIDE):
-                    fill_row(y, to + i * step(y, 1), load(bias, (row + i) * step(bias, 0)), SIDE)
+            for i in range(rows if bias.size else 0):
+                value = load(bias, (row + i) * step(bias, 0))
+                if whole:
+                    fill_row(y, to + i * step(y, 1), value, SIDE)
+                else:
+                    fill_row(work, base + p.sums_at + i * SIDE, value, SIDE)
             block(work, 4 * p.weights_at + panel * size, 0, 64, 1024, STEP_BYTES // PARTS,
                   4 * base + at // SIDE * size, 0, 64, 1024, STEP_BYTES // PARTS,
-                  table, 0, p.steps, sums, 4 * apart, int(whole and bias.size > 0))  # fmt: skip
+                  table, 0, p.steps, sums, 4 * apart, int(bias.size > 0))  # fmt: skip
             if not whole:
-                _write(y, to - at, work, base + p.sums_at, bias, row, rows, at,
-                       min(at + SIDE, pixels), each)  # fmt: skip
+                _write(y, to - at, work, base + p.sums_at, rows, at, min(at + SIDE, pixels), each)
 
 
 @helper
@@ -186,9 +194,11 @@ def _cut_run(work, x, places, base, slot, run, images, pixels, r, p):
     largest = load(work, flag)
     if step(x, 1) == 1 and places[3] != 1:
         for k in range(p.steps):
-            largest = max(largest, _cut_pixels(work, x, places, base, k, run, images, pixels, r, p))
+            size = _cut_pixels(work, x, places, base, k, run, images, pixels, r, p)
+            largest = _larger(largest, size)
     else:
-        largest = max(largest, _cut_pairs(work, x, places, base, run, images, pixels, r, p))
+        size = _cut_pairs(work, x, places, base, run, images, pixels, r, p)
+        largest = _larger(largest, size)
     store(work, flag, largest)
 
 
@@ -201,13 +211,13 @@ def _cut_pixels(work, x, places, base, k, run, images, pixels, r, p):
     for at in range(0, pixels, SIDE):
         size = cut(work, 4 * base + (at // SIDE * p.steps + k) * STEP_BYTES, True, True,
                    base + p.stage_at + at * SIDE, SIDE, base + p.square_at)  # fmt: skip
-        largest = max(largest, size)
+        largest = _larger(largest, size)
     return largest
 
 
 @helper
 def _cut_pairs(work, x, places, base, run, images, pixels, r, p):
-    """Channels two by two, from where they lie if their pixels are a row, else from a copy in L1."""
+    """Channels two by two: from where they lie if their pixels are a row, or from a copy in L1."""
     row0 = run % r.runs * r.rows
     rows = min(r.rows, (r.pixels + r.row - 1) // r.row - row0)
     plane, line = row0 // places[0], row0 % places[0]
@@ -239,7 +249,7 @@ def _cut_pairs(work, x, places, base, run, images, pixels, r, p):
             other = address(work, zeros)
         to = 4 * base + pair // half * STEP_BYTES + pair % half * 64
         size = split_channel_pair(work, to, one, other, pixels, p.steps * STEP_BYTES)
-        largest = max(largest, size)
+        largest = _larger(largest, size)
     return largest
 
 
@@ -256,17 +266,12 @@ def _copy_rows(work, to, x, places, channel, row0, rows, images, r):
 
 
 @helper
-def _write(y, to, work, sums, bias, row, rows, at, end, each):
+def _write(y, to, work, sums, rows, at, end, each):
     """A square of sums to pixels ``at`` to ``end`` of a run, of which each image has ``each``."""
-    for i in range(rows if bias.size else 0):
-        value = load(bias, (row + i) * step(bias, 0))
-        for j in range(SIDE):
-            store(work, sums + i * SIDE + j, load(work, sums + i * SIDE + j) + value)
-    source = sums
     while at < end:
         count = min(end, (at // each + 1) * each) - at
         start = to + at // each * step(y, 0) + at % each
         for i in range(rows):
-            copy_row(y, start + i * step(y, 1), work, source + i * SIDE, count)
-        source += count
+            copy_row(y, start + i * step(y, 1), work, sums + i * SIDE, count)
+        sums += count
         at += count
