@@ -255,3 +255,57 @@ def test_what_is_not_finite_reaches_the_weights_that_met_it_and_no_others(channe
     assert finite.any() and not finite.all()
     np.testing.assert_array_equal(actual[~finite], wanted[~finite])
     np.testing.assert_allclose(actual[finite], wanted[finite], rtol=1e-4, atol=1e-4)
+
+
+#: x, w, options: dx falls into phases, some of which no tap reads or have fewer rows
+STRIDED = [
+    ((2, 16, 11, 13), (24, 16, 3, 3), {"stride": 2, "padding": 1}),
+    ((3, 32, 9, 10), (40, 16, 5, 4), {"stride": (3, 2), "padding": (2, 1), "groups": 2}),
+    ((3, 16, 10, 9), (20, 16, 2, 2), {"stride": (3, 4), "padding": (1, 0)}),
+    ((1, 16, 10, 12), (33, 16, 3, 2), {"stride": 2, "padding": 1, "dilation": 3}),
+    ((1, 32, 7, 6, 12), (24, 32, 3, 2, 3), {"stride": 2, "padding": 1}),
+    ((2, 16, 6, 61), (24, 16, 3, 4), {"stride": (4, 3), "padding": (1, 2)}),
+    ((2, 48, 33), (24, 48, 4), {"stride": 3, "padding": 1}),
+]
+
+
+@pytest.mark.parametrize("x_shape, w_shape, options", STRIDED)
+@pytest.mark.parametrize("dtype, most", (("float32", 1e-6), ("float64", 1e-14)))
+def test_dx_at_a_stride_is_summed_phase_by_phase(x_shape, w_shape, options, dtype, most):
+    x, w, dy, _ = data(x_shape, w_shape, options, dtype)
+    b = np.random.default_rng(6).standard_normal(x_shape[1]).astype(dtype)
+    exact = [a.astype(float) for a in (x, w, dy, b)]
+    # what no output reads is the bias
+    over = tuple((n + 2 * q - a * (k - 1) - 1) % s for n, q, a, k, s in zip(
+        x_shape[2:], *(np.broadcast_to(options.get(name, default), x.ndim - 2) for name, default
+                       in (("padding", 0), ("dilation", 1))), w_shape[2:],
+        np.broadcast_to(options["stride"], x.ndim - 2)))  # fmt: skip
+    with gr.config(backend="reference"):
+        dx = dx_of(exact[0], exact[1], exact[2], options)
+        y = gr.conv_transpose(exact[2], exact[1], exact[3], output_padding=over, **options)
+    with gr.config(backend="numba", precision="strict", threads=2):
+        assert gr.plan("conv_dx", x, w, **options).algorithm == "pixel_major"
+        found = dx_of(x, w, dy, options)
+        made = gr.conv_transpose(dy, w, b, output_padding=over, **options)
+        back = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy)]
+        last = dx_of(back[0], w, back[1], options, layout="channels_last")
+        into = np.full((*x.shape[:-1], 2 * x.shape[-1]), 7.0, dtype)
+        dx_of(x, w[..., ::-1].copy()[..., ::-1], dy, options, out=(into[..., ::2], None, None))
+    with gr.config(backend="numba", precision="strict", threads=1):
+        np.testing.assert_array_equal(found, dx_of(x, w, dy, options))
+    assert made.shape == y.shape and error(made, y) < most
+    assert error(found, dx) < most and error(np.moveaxis(last, -1, 1), dx) < most
+    assert error(into[..., ::2], dx) < most and (into[..., 1::2] == 7).all()
+
+
+@pytest.mark.parametrize("value", (np.inf, np.nan))
+def test_dx_at_a_stride_multiplies_no_weight_with_padding(value):
+    x, w, dy, _ = data((2, 16, 9, 11), (20, 16, 3, 3), {"stride": 2, "padding": 1}, "float32")
+    w[3, 5, 0, 2] = value
+    dy[1, 2, 0, 0] = value
+    with gr.config(backend="reference"):
+        exact = dx_of(x, w, dy, {"stride": 2, "padding": 1})
+    with np.errstate(invalid="ignore"):
+        found = dx_of(x, w, dy, {"stride": 2, "padding": 1})
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(exact))
+    np.testing.assert_array_equal(np.isinf(found), np.isinf(exact))

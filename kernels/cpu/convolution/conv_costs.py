@@ -79,7 +79,7 @@ def _by_pixels(program, dtype, dw) -> float:
     vectors = p.width // p.lanes
     vectors += vectors % 2 * 0.5  # a vector alone takes more than the half of a pair
     multiplied = pixels * depth * vectors * p.lanes
-    turned = pixels * p.width
+    turned = pixels * p.width * (1 if dw else p.step_d * p.step_h * p.step_w)
     weights = depth * p.width * blocks * (2 if dw else 1)
     far = weights * READ if depth * p.width * ITEMSIZE[dtype] > L2_BYTES else 0
     packed = depth * p.width * s.groups * (p.parts if dw else 2)  # weights by one thread

@@ -11,6 +11,8 @@ import math
 from dataclasses import replace
 from functools import lru_cache, partial
 
+from gradroute.config import available_threads
+
 from ..amx import amx_dw_program, amx_program, amx_tiles
 from ..depthwise import depthwise_conv
 from ..emitted.vectors import ITEMSIZE
@@ -299,12 +301,27 @@ def _ahead(build, made, g, dtype, settings, again):
     return other(made, g, dtype, settings)
 
 
+def _for_any_threads(build, made, dtype, settings):
+    """``build``'s program and its bytes, or (None, 0) where all threads there are have no room:
+
+    what serves a call, and so its bits, must not depend on how many of them are asked for.
+    """
+    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
+    all_ = max(made.threads, available_threads())
+    built = build(all_)
+    if built.size * ITEMSIZE[dtype] > most:
+        return None, 0
+    if made.threads < all_:
+        built = build(made.threads)
+    return built, built.size * ITEMSIZE[dtype]
+
+
 def _pixel_conv(made, g, dtype, settings):
     """None where there is no room for it."""
-    built = pixel_conv.build(g, dtype, made.threads, made.operation == "conv_forward")
-    size = built.size * ITEMSIZE[dtype]
-    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
-    if size > most:
+    forward = made.operation == "conv_forward"
+    built, size = _for_any_threads(lambda threads: pixel_conv.build(g, dtype, threads, forward),
+                                   made, dtype, settings)  # fmt: skip
+    if built is None:
         return None
     p = built.product
     blocking = {"columns": p.tile, "images": p.images,
@@ -314,10 +331,9 @@ def _pixel_conv(made, g, dtype, settings):
 
 
 def _pixel_dw(made, g, dtype, settings, again=None):
-    built = pixel_dw.build(g, dtype, made.threads)
-    size = built.size * ITEMSIZE[dtype]
-    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
-    if size > most:
+    built, size = _for_any_threads(lambda threads: pixel_dw.build(g, dtype, threads),
+                                   made, dtype, settings)  # fmt: skip
+    if built is None:
         return _weight_gradient(made, g, dtype, settings)
     p = built.sums
     blocking = {"panel": p.panel, "columns": p.tile, "parts": p.parts, "images": p.images,

@@ -1,4 +1,4 @@
-"""The forward convolution, and dx at stride 1, where weights are few: vectors run along channels.
+"""The forward convolution and dx where weights are few: vectors run along channels.
 
     y[pixel, k] = b[k] + sum over (c, tap) of x[c, pixel + tap] * w[(c, tap), k]
 
@@ -8,6 +8,10 @@ pixel_tile.py, and transposes the sums into y, unless its channels lie side by s
 what is to be written.  Where vectors run along pixels instead (implicit_gemm.py) the ends of rows
 are computed for nothing, which costs most where rows are short; here it is lanes without an output
 channel.
+
+dx at a stride has cells of as many inputs as the stride, each of which is read through taps of its
+own: a phase.  All phases of a block are summed next to each other before anything is written, where
+vectors along rows would write every other number.
 """
 
 from __future__ import annotations
@@ -22,12 +26,13 @@ from numba import types
 from ..convolution.blocks import BLOCKS, Blocks, fill
 from ..emitted.memory import load, step, store
 from ..emitted.pixel_tile import pixel_tile
-from ..emitted.strided_tile import address
+from ..emitted.strided_tile import address, copy_rows
 from ..emitted.transposition import transpose
 from ..emitted.vectors import ITEMSIZE, LANES, copy_row, fill_row, finite_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
 from .pixel_blocks import WHOLE, beside, copies, cut, joined, tables
+from .pixel_phases import dx_cells, forward_cells, phase_tables
 
 #: Bytes of a block's sums in the columns of one tile.
 BLOCK_BYTES = 100 * 1024
@@ -39,9 +44,15 @@ WEIGHTS = 1 << 16
 #: What is left of the vectors' use after sums have been transposed into the target.
 GAIN = 0.9
 
+#: And for dx at a stride, where vectors along rows would write every other number only.
+STRIDED_GAIN = 1.15
+
 #: Steps of a sum beside which that is little, where else a source with a stride of more than 2
 #: would be read element by element.
 LONG = 300
+
+#: Channels that are copied at a time: no more than copy_rows takes, and a part of every vector.
+FEW = 2
 
 
 class Product(NamedTuple):
@@ -52,16 +63,19 @@ class Product(NamedTuple):
     tile: int  # columns of a tile
     lanes: int
     depth: int  # (source channel, tap): steps of the sum
-    size_d: int  # of the target
+    size_d: int  # cells of the target: pixels, but for dx at a stride
     size_h: int
     size_w: int
-    images: int  # of a block, and its pixels
+    images: int  # of a block, and its cells
     block_d: int
     block_h: int
     block_w: int
-    stride_d: int  # in the padded source
+    stride_d: int  # of cells in the padded source
     stride_h: int
     stride_w: int
+    step_d: int  # pixels of a cell
+    step_h: int
+    step_w: int
     pads: int
     slots: int
     packed_at: int  # the workspace: bias, packed weights; slots: source, then sums
@@ -77,8 +91,10 @@ PRODUCT = types.NamedUniTuple(int64, len(Product._fields), Product)
 class Program:
     blocks: Blocks
     product: Product
-    places: np.ndarray  # offset in the copy of the source of each pixel of a block
-    steps: np.ndarray  # and of each (channel, tap)
+    places: np.ndarray  # offset in the copy of the source of each cell of a block
+    steps: np.ndarray  # and of each (channel, tap) of each phase
+    phases: np.ndarray  # as pixel_phases.py has them, and the taps
+    taps: np.ndarray
     size: int  # of the workspace, in elements
     beside: Program | None  # for a source whose channels lie side by side
 
@@ -88,22 +104,23 @@ MOST = 1 << 23
 
 
 def fits(g, forward) -> bool:
-    """Could it be asked?  dx only at stride 1."""
-    return (forward or g.stride == (1, 1, 1)) and 0 < math.prod(g.w_shape) <= MOST and g.batch > 0
+    """Could it be asked?"""
+    if not 0 < math.prod(g.w_shape) <= MOST or g.batch * math.prod(g.size) * g.out_plane == 0:
+        return False
+    return forward or g.stride == (1, 1, 1) or dx_cells(g) is not None
 
 
 def serves(g, dtype, forward) -> bool:
     """Do few weights meet images whose rows would leave vectors along them partly empty?"""
-    rows, size = g.out_channels // g.groups, g.out
-    reach = (g.window[2] - 1) * g.dilation[2]
-    if forward:
-        reach //= g.stride[2]
-    elif g.stride != (1, 1, 1):
+    if not 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS or not fits(g, forward):
         return False
-    else:
+    rows, size, gain = g.out_channels // g.groups, g.out, GAIN
+    reach = (g.window[2] - 1) * g.dilation[2] // (g.stride[2] if forward else 1)
+    if not forward:
         rows, size = g.in_channels // g.groups, g.size
-    if not 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS or g.batch * math.prod(size) == 0:
-        return False
+        if g.stride != (1, 1, 1):
+            cells, gain = dx_cells(g), STRIDED_GAIN
+            size, reach = cells.count, cells.seen.window[2] - 1
     run = (size[0] * size[1] - 1) * (size[2] + reach) + size[2]
     used = math.prod(size) / (-(-run // COLUMNS[dtype]) * COLUMNS[dtype])
     lanes = rows / (-(-rows // LANES[dtype]) * LANES[dtype])
@@ -111,20 +128,18 @@ def serves(g, dtype, forward) -> bool:
         return lanes >= GAIN
     if g.taps == 1 and math.prod(size) >= COLUMNS[dtype]:
         return False  # rows run into one another there
-    return used < GAIN * lanes
+    return used < gain * lanes
 
 
 def serves_last(g, dtype, forward) -> bool:
     """Are weights few, and lanes full, so that it is ahead wherever targets are channels-last?"""
-    if not forward and g.stride != (1, 1, 1):
-        return False
     rows = (g.out_channels if forward else g.in_channels) // g.groups
     few = 0 < math.prod(g.w_shape) // g.groups <= WEIGHTS
-    return few and g.batch > 0 and rows % LANES[dtype] == 0
+    return few and rows % LANES[dtype] == 0 and fits(g, forward)
 
 
 def build(g, dtype, threads, forward) -> Program:
-    """For ConvGeometry ``g``; its dx where not ``forward``, which must have stride 1."""
+    """For ConvGeometry ``g``; its dx where not ``forward``."""
     channels = (g.in_channels if forward else g.out_channels) // g.groups
     planes = _build(g, dtype, threads, forward, 1)
     if g.groups > 1 or channels == 1:
@@ -137,31 +152,33 @@ def _build(g, dtype, threads, forward, within):
     """``within``: channels that lie side by side in the source."""
     lanes = LANES[dtype]
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
-    source, target, lead = g.size, g.out, g.before
-    if not forward:  # the forward pass over dy with every window turned round
-        rows, channels, source, target = channels, rows, target, source
-        lead = [(n - 1) * apart - before for n, apart, before in zip(g.window, g.dilation, lead)]
+    cells, source = forward_cells(g) if forward else dx_cells(g), g.size
+    if not forward:
+        rows, channels, source = channels, rows, g.out
+    seen, each = cells.seen, math.prod(cells.each)
     width = -(-rows // lanes) * lanes
     columns = min(width, COLUMNS[dtype])
-    limit = BLOCK_BYTES // (ITEMSIZE[dtype] * columns)
-    shared = g.batch * math.prod(target) // (4 * threads)
-    images, block = cut(g.batch, target, max(1, min(limit, max(shared, 4 * ROWS))))
-    s = copies(g, channels, lead, target, images, block, lanes, within)
-    places, steps = tables(g, channels, images, block, s, within)
-    if not forward:
-        steps = steps.reshape(channels, -1)[:, ::-1].ravel()
-    reach = [(n - 1) * apart for n, apart in zip(g.window, g.dilation)]
+    limit = BLOCK_BYTES // (ITEMSIZE[dtype] * columns * each)
+    shared = g.batch * math.prod(cells.count) // (4 * threads)
+    images, block = cut(g.batch, cells.count, max(1, min(limit, max(shared, 4 * ROWS // each))))
+    s = copies(seen, channels, cells.lead, cells.count, images, block, lanes, within)
+    places, every = tables(seen, channels, images, block, s, within)
+    phases, taps, steps = phase_tables(cells, every, channels)
+    reach = [(n - 1) * apart for n, apart in zip(seen.window, seen.dilation)]
     pads = any(before > 0 or (n - 1) * stride + more - before >= held
-               for before, n, stride, more, held in zip(lead, target, g.stride, reach, source))
+               for before, n, stride, more, held
+               in zip(cells.lead, cells.count, seen.stride, reach, source))  # fmt: skip
     packed_at = g.groups * width
     slots_at = packed_at * (1 + steps.size)
     sums_at = s.channels * s.plane
-    slot = sums_at + columns * (places.size + lanes)
+    slot = sums_at + columns * (places.size * each + lanes)
     product = Product(
-        rows, width, COLUMNS[dtype], lanes, steps.size, *target, images, *block, *g.stride[:2],
-        g.stride[2] * within, int(pads), threads, packed_at, slots_at, slot, sums_at,
+        rows, width, COLUMNS[dtype], lanes, steps.size, *cells.count, images, *block,
+        *seen.stride[:2], seen.stride[2] * within, *cells.each, int(pads), threads, packed_at,
+        slots_at, slot, sums_at,
     )  # fmt: skip
-    return Program(s, product, places, steps, slots_at + threads * slot, None)
+    size = slots_at + threads * slot
+    return Program(s, product, places, steps, phases, taps, size, None)
 
 
 def run(v, u, w, bias, plan, workspace) -> bool:
@@ -175,48 +192,76 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     if pixels is not None:
         u, p = pixels, p.beside
     work, broken = workspace.view(v.dtype), np.zeros(1, np.int64)
-    convolve(v.dtype, plan.threads, v, broken, u, w, bias, work, p.places, p.steps, WHOLE,
-             p.blocks, p.product)  # fmt: skip
+    convolve(v.dtype, plan.threads, v, broken, u, w, bias, work, p.places, p.steps, p.phases,
+             p.taps, WHOLE, p.blocks, p.product)  # fmt: skip
     return not broken[0]
 
 
 @kernel(lambda F: (out(F, 5), out(int64, 1), array(F, 5), array(F, 6), array(F, 1), out(F, 1),
-                   array(int64, 1), array(int64, 1), array(int64, 2), BLOCKS, PRODUCT))  # fmt: skip
-def convolve(v, broken, u, w, bias, work, places, steps, whole, s, p):
+                   array(int64, 1), array(int64, 1), array(int64, 2), array(int64, 2),
+                   array(int64, 2), BLOCKS, PRODUCT))  # fmt: skip
+def convolve(v, broken, u, w, bias, work, places, steps, phases, taps, whole, s, p):
     """v, or broken[0] = 1 and nothing: see run."""
     high = (p.size_h + p.block_h - 1) // p.block_h
     wide = (p.size_w + p.block_w - 1) // p.block_w
     pieces = (p.size_d + p.block_d - 1) // p.block_d * high * wide
     tasks = pieces * ((s.batch + p.images - 1) // p.images) * s.groups
-    if _pack(work, w, bias, p) and p.pads:
+    infinite = 0
+    if s.groups == 1:
+        infinite += _pack(work, w, bias, phases, taps, 0, 1, p)
+    else:
+        for slot in prange(p.slots):
+            infinite += _pack(work, w, bias, phases, taps, slot * s.groups // p.slots,
+                              (slot + 1) * s.groups // p.slots, p)  # fmt: skip
+    if infinite and p.pads:
         broken[0] = 1
         tasks = 0
     for slot in prange(p.slots):
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
             g, block = task % s.groups, task // s.groups
             n0, piece = block // pieces * p.images, block % pieces
-            _block(v, u, work, places, steps, whole, p.slots_at + slot * p.slot, g, n0,
+            _block(v, u, work, places, steps, phases, whole, p.slots_at + slot * p.slot, g, n0,
                    piece // (high * wide) * p.block_d, piece // wide % high * p.block_h,
                    piece % wide * p.block_w, s, p)  # fmt: skip
 
 
 @helper
-def _pack(work, w, bias, p):
-    """Bias and weights to the workspace: [group][columns of a tile][(channel, tap)][column].
+def _pack(work, w, bias, phases, taps, first, end, p):
+    """Bias and weights of some groups: [group][columns of a tile][phase][(channel, tap)][column].
 
     Returns whether a weight is not finite.
     """
-    groups, rows = w.shape[:2]
+    rows, size = w.shape[1], p.width * p.depth
     if p.rows < p.width or bias.size == 0:  # lanes without a row, too: denormals are slow
-        fill_row(work, 0, work.dtype.type(0), p.slots_at)
-    for g in range(groups):
+        fill_row(work, first * p.width, work.dtype.type(0), (end - first) * p.width)
+    if p.rows < p.width:
+        fill_row(work, p.packed_at + first * size, work.dtype.type(0), (end - first) * size)
+    for g in range(first, end):
         for k in range(rows if bias.size else 0):
             store(work, g * p.width + k, load(bias, (g * rows + k) * step(bias, 0)))
         for k in range(0, rows, p.tile):
-            _pack_columns(work, p.packed_at + (g * p.width + k) * p.depth, w,
-                          g * step(w, 0) + k * step(w, 1), min(p.tile, p.width - k),
-                          min(p.tile, rows - k), p)  # fmt: skip
-    return not finite_row(work, p.packed_at, p.slots_at - p.packed_at)
+            to, start = p.packed_at + (g * p.width + k) * p.depth, g * step(w, 0) + k * step(w, 1)
+            columns, some = min(p.tile, p.width - k), min(p.tile, rows - k)
+            if phases.shape[0] == 1:
+                _pack_columns(work, to, w, start, columns, some, p)
+            else:
+                _pack_phases(work, to, w, start, columns, some, phases, taps)
+    return not finite_row(work, p.packed_at + first * size, (end - first) * size)
+
+
+@helper
+def _pack_phases(work, to, w, start, columns, rows, phases, taps):
+    """`_pack_columns` of each phase's taps."""
+    k_step = step(w, 1)
+    for phase in range(phases.shape[0]):
+        count, before = phases[phase, 8], phases[phase, 9]
+        for c in range(w.shape[2]):
+            for i in range(before, before + count):
+                at = (start + c * step(w, 2) + taps[i, 0] * step(w, 3) + taps[i, 1] * step(w, 4)
+                      + taps[i, 2] * step(w, 5))  # fmt: skip
+                for k in range(rows):
+                    store(work, to + k, load(w, at + k * k_step))
+                to += columns
 
 
 @helper
@@ -242,22 +287,41 @@ def _pack_columns(work, to, w, start, columns, rows, p):
 
 
 @helper
-def _block(v, u, work, places, steps, whole, buffer, g, n0, d0, h0, w0, s, p):
+def _block(v, u, work, places, steps, phases, whole, buffer, g, n0, d0, h0, w0, s, p):
     """One block of the target, every channel of one group."""
     images = min(p.images, s.batch - n0)
-    depth, height = min(p.block_d, p.size_d - d0), min(p.block_h, p.size_h - h0)
-    width = min(p.block_w, p.size_w - w0)
     fill(work, buffer, u, whole, g * s.channels, s.channels, n0, images, d0 * p.stride_d,
          h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
-    to = (n0 * step(v, 0) + g * p.rows * step(v, 1) + d0 * step(v, 2) + h0 * step(v, 3)
-          + w0 * step(v, 4))  # fmt: skip
+    first_d, first_h, first_w = d0 * p.step_d, h0 * p.step_h, w0 * p.step_w
+    depth = min(p.block_d * p.step_d, v.shape[2] - first_d)
+    height = min(p.block_h * p.step_h, v.shape[3] - first_h)
+    width = min(p.block_w * p.step_w, v.shape[4] - first_w)
+    to = (n0 * step(v, 0) + g * p.rows * step(v, 1) + first_d * step(v, 2)
+          + first_h * step(v, 3) + first_w * step(v, 4))  # fmt: skip
     sums, apart = buffer + p.sums_at, step(v, 4)
+    straight = step(v, 1) == 1 and p.rows == p.width
+    if phases.shape[0] > 1:
+        for k in range(0, p.rows, p.tile):
+            columns = min(p.tile, p.width - k)
+            if straight:
+                _phases(address(v, to + k), step(v, 0), step(v, 2), step(v, 3), apart, columns,
+                        work, buffer, places, steps, phases, images, d0, h0, w0, g * p.width + k,
+                        p)  # fmt: skip
+                continue
+            _phases(address(work, sums), depth * height * width * columns,
+                    height * width * columns, width * columns, columns, columns, work, buffer,
+                    places, steps, phases, images, d0, h0, w0, g * p.width + k, p)  # fmt: skip
+            pieces = joined(v, images, depth, height, width)
+            _write(v, to + k * step(v, 1), work, sums, columns, min(columns, p.rows - k), *pieces,
+                   p)  # fmt: skip
+        return
     images, depth, height, width = joined(v, images, depth, height, width)
     for k in range(0, p.rows, p.tile):
-        columns = min(p.tile, p.width - k)
-        if step(v, 1) != 1 or p.rows < p.width:
+        columns, row = min(p.tile, p.width - k), g * p.width + k
+        weights = p.packed_at + row * p.depth
+        if not straight:
             _sum(work, 0, images * depth * height * width, address(work, sums), columns, columns,
-                 buffer, places, steps, g * p.width + k, p)  # fmt: skip
+                 buffer, places, steps, 0, p.depth, row, weights, p)  # fmt: skip
             _write(v, to + k * step(v, 1), work, sums, columns, min(columns, p.rows - k), images,
                    depth, height, width, p)  # fmt: skip
             continue
@@ -267,23 +331,48 @@ def _block(v, u, work, places, steps, whole, buffer, g, n0, d0, h0, w0, s, p):
                 for y in range(height):
                     at = to + k + i * step(v, 0) + z * step(v, 2) + y * step(v, 3)
                     _sum(work, first, width, address(v, at), apart, columns, buffer, places, steps,
-                         g * p.width + k, p)  # fmt: skip
+                         0, p.depth, row, weights, p)  # fmt: skip
                     first += width
 
 
 @helper
-def _sum(work, first, pixels, to, apart, columns, buffer, places, steps, k, p):
+def _phases(to, v_image, v_plane, v_row, apart, columns, work, buffer, places, steps, phases,
+            images, d0, h0, w0, k, p):  # fmt: skip
+    """The sums of all phases of a block, row by row to where they belong from address ``to`` on."""
+    for phase in range(phases.shape[0]):
+        depth = min(p.block_d, phases[phase, 3] - d0)
+        height = min(p.block_h, phases[phase, 4] - h0)
+        width = min(p.block_w, phases[phase, 5] - w0)
+        count, before = phases[phase, 6], phases[phase, 7]
+        weights = p.packed_at + k * p.depth + before * columns
+        start = phases[phase, 0] * v_plane + phases[phase, 1] * v_row + phases[phase, 2] * apart
+        for row in range(images * depth * height if min(depth, height, width) > 0 else 0):
+            i, z, y = row // (depth * height), row // height % depth, row % height
+            at = start + i * v_image + z * p.step_d * v_plane + y * p.step_h * v_row
+            first = ((i * p.block_d + z) * p.block_h + y) * p.block_w
+            _sum(work, first, width, to + at * work.itemsize, p.step_w * apart, columns, buffer,
+                 places, steps, before, count, k, weights, p)  # fmt: skip
+
+
+@helper
+def _sum(work, first, pixels, to, apart, columns, buffer, places, steps, before, count, k, weights,
+         p):  # fmt: skip
     """The sums of ``pixels`` pixels in ``columns`` channels from k on, which is of all groups.
 
-    They go to the address ``to``, those of pixels ``apart`` from one another.
+    Each has ``count`` steps, behind ``before`` others.  They go to the address ``to``, those of
+    pixels ``apart`` from one another.
     """
-    zero = work.dtype.type(0)
-    weights, bias = address(work, p.packed_at + k * p.depth), address(work, k)
+    zero, bias = work.dtype.type(0), address(work, k)
+    if count == 0:  # no tap reads them
+        for at in range(0, columns * work.itemsize, FEW * work.itemsize):
+            copy_rows(zero, to + at, apart, bias + at, 0, pixels, FEW)
+        return
+    weights = address(work, weights)
     tiles = (pixels + ROWS - 1) // ROWS
     for i in range(tiles):  # of about the same height
         begin, end = i * pixels // tiles, (i + 1) * pixels // tiles
         pixel_tile(zero, end - begin, columns // p.lanes, address(work, buffer),
-                   address(places, first + begin), address(steps, 0), p.depth, weights, columns,
+                   address(places, first + begin), address(steps, before), count, weights, columns,
                    to + begin * apart * work.itemsize, apart, bias, 0)  # fmt: skip
 
 
