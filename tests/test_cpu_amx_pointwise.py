@@ -20,6 +20,7 @@ CASES = {
     "groups": ((4, 256, 14, 14), 256, {"groups": 2}),
     "dw as large as the pixels": ((3, 512, 7, 7), 1024, {}),
     "stride 2": ((4, 160, 29, 31), 128, {"stride": 2}),
+    "stride 2, a short last run": ((2, 128, 56, 56), 128, {"stride": 2}),
     "stride 3 and 1": ((3, 128, 40, 11), 128, {"stride": (3, 1)}),
     "three axes": ((2, 128, 4, 13, 14), 160, {"stride": (2, 1, 2)}),
 }

@@ -54,6 +54,21 @@ LAST = [
     ((2, 3, 41, 40), (32, 3, 1, 1), {"stride": 2}),
 ]
 
+#: channels last: groups of several channels, and strides at which every pixel of dx has taps
+GROUPS = [
+    ((5, 64, 7, 9), (64, 32, 3, 3), {"padding": 1, "groups": 2}),
+    ((2, 54, 11, 12), (96, 18, 3, 5), {"padding": (1, 2), "stride": (1, 2), "groups": 3}),
+    ((1, 40, 1, 33), (32, 20, 1, 7), {"padding": (0, 3), "dilation": (1, 2), "groups": 2}),
+    ((2, 96, 1, 1), (96, 48, 3, 3), {"padding": 1, "groups": 2}),
+]
+STRIDES = [
+    ((3, 16, 21, 32), (32, 16, 3, 3), {"padding": 1, "stride": 2}),
+    ((1, 32, 19, 18), (16, 32, 5, 4), {"padding": (6, 0), "stride": (3, 2), "dilation": (2, 1)}),
+    ((2, 16, 1, 40), (7, 16, 1, 5), {"padding": (0, 1), "stride": (1, 4)}),
+    ((1, 32, 5, 6, 7), (9, 32, 2, 3, 3), {"padding": 1, "stride": (2, 1, 3)}),
+    ((2, 48, 2, 9), (33, 16, 3, 4), {"padding": (2, 3), "stride": (2, 3), "groups": 3}),
+]
+
 
 def data(x_shape, w_shape, options, dtype):
     rng = np.random.default_rng(4)
@@ -173,6 +188,49 @@ def test_channels_last_results_are_exact_in_arrays_of_any_strides(x_shape, w_sha
         np.testing.assert_array_equal(both, one)
         exact_db = dy.astype(float).sum(axis=(0, *range(2, dy.ndim)))
         assert error(db, exact_db) < 4 * most
+
+
+@pytest.mark.parametrize("x_shape, w_shape, options", GROUPS + STRIDES)
+@pytest.mark.parametrize("dtype, most", (("float32", 1e-6), ("float64", 1e-14)))
+def test_groups_and_strides_with_channels_last_are_exact(x_shape, w_shape, options, dtype, most):
+    x, w, dy, exact_dw = data(x_shape, w_shape, options, dtype)
+    b = np.random.default_rng(5).standard_normal(len(w)).astype(dtype)
+    exact = [a.astype(float) for a in (x, w, b, dy)]
+    with gr.config(backend="reference"):
+        y, dx = gr.conv(*exact[:3], **options), dx_of(exact[0], exact[1], exact[3], options)
+    found = []
+    more = {"layout": "channels_last", **options}
+    back, dy_back = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
+    for threads in (1, 2):
+        with gr.config(backend="numba", precision="strict", threads=threads):
+            found.append([gr.conv(back, w, b, **more),
+                          *gr.conv_backward(dy_back, back, w, need=("x", "w", "b"), **more)])  # fmt: skip
+            wide = np.repeat(dy_back, 2, axis=-2)[..., ::2, :]
+            np.testing.assert_array_equal(dx_of(back, w, wide, more), found[-1][1])
+            np.testing.assert_array_equal(dw_of(back, w, wide, more), found[-1][2])
+    for one, same in zip(*found):
+        np.testing.assert_array_equal(one, same)
+    actual, actual_dx, dw, db = found[0]
+    assert error(np.moveaxis(actual, -1, 1), y) < most
+    assert error(np.moveaxis(actual_dx, -1, 1), dx) < most
+    assert error(dw, exact_dw) < 4 * most
+    assert error(db, dy.astype(float).sum(axis=(0, *range(2, dy.ndim)))) < 4 * most
+
+
+@pytest.mark.parametrize("value", (np.inf, np.nan))
+def test_padding_is_not_multiplied_into_strided_dx_with_channels_last(value):
+    x_shape, w_shape, options = STRIDES[0]
+    x, w, dy, _ = data(x_shape, w_shape, options, "float32")
+    w[3, 2, 0, 0] = value
+    with gr.config(backend="reference"), np.errstate(invalid="ignore"):
+        wanted = dx_of(x.astype(float), w.astype(float), dy.astype(float), options)
+    back, dy_back = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
+    with gr.config(backend="numba"):
+        actual = np.moveaxis(dx_of(back, w, dy_back, {"layout": "channels_last", **options}), -1, 1)
+    finite = np.isfinite(wanted)
+    assert finite.any() and not finite.all()
+    np.testing.assert_array_equal(actual[~finite], wanted[~finite])
+    np.testing.assert_allclose(actual[finite], wanted[finite], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("value", (np.inf, np.nan))

@@ -115,18 +115,18 @@ def stage(work, to, image, places, first, channels, run, images, pixels, r):
     at = to
     for n in range(n0, n0 + images):
         start = n * step(image, 0) + first * step(image, 1)
-        for row in range(row0, row0 + r.rows):
+        for row in range(row0, min(row0 + r.rows, (r.pixels + r.row - 1) // r.row)):
             width = min(r.row, r.pixels - row * r.row)
             source = start + row // places[0] * places[1] + row % places[0] * places[2]
             if by_pixel:
                 for pixel in range(width):
                     copy_row(work, at + pixel * SIDE, image, source + pixel * places[3], channels)
-                at += max(0, width) * SIDE
+                at += width * SIDE
             else:
                 for channel in range(channels):
                     pad_row(work, at + channel * r.stage, image, source + channel * step(image, 1),
                             places[3], 0, width, width)  # fmt: skip
-                at += max(0, width)
+                at += width
     return by_pixel
 
 

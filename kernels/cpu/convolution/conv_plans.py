@@ -30,6 +30,7 @@ from . import (
     scattered_taps,
     weight_gradient,
 )
+from .inside_plans import inside_plan
 
 #: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
 #: is not written out: the loops of direct.py skip what it would multiply.
@@ -58,6 +59,11 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     that the arrays at hand are not for: those that have refused them, so that each is asked once.
     """
     found = _plan(made, g, dtype, settings, again, tiled, without)
+    if tiled and "inside_taps" not in without and made.operation != "conv_dw":
+        pair = found
+        if made.threads != 2:  # all numbers of threads agree
+            pair = _plan(replace(made, threads=2), g, dtype, settings, again, tiled, without)
+        found = inside_plan(pair, made, g, dtype, settings, again) or found
     last = depthwise_conv.serves_last(g, dtype) and not depthwise_conv.serves(g)
     if tiled and not without and last:
         last = _depthwise(found, g, dtype, settings)
