@@ -324,7 +324,10 @@ STRIDED = [
     ((1, 32, 7, 6, 12), (24, 32, 3, 2, 3), {"stride": 2, "padding": 1}),
     ((2, 16, 6, 61), (24, 16, 3, 4), {"stride": (4, 3), "padding": (1, 2)}),
     ((2, 48, 33), (24, 48, 4), {"stride": 3, "padding": 1}),
-]
+    # one phase, of fewer taps than the window
+    ((2, 63, 1, 9), (39, 21, 2, 3),
+     {"stride": (3, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 3}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("x_shape, w_shape, options", STRIDED)

@@ -244,7 +244,7 @@ def _pack(work, w, bias, phases, taps, first, end, p):
         for k in range(0, rows, p.tile):
             to, start = p.packed_at + (g * p.width + k) * p.depth, g * step(w, 0) + k * step(w, 1)
             columns, some = min(p.tile, p.width - k), min(p.tile, rows - k)
-            if phases.shape[0] == 1:
+            if phases.shape[0] == 1 and phases[0, 8] == w.shape[3] * w.shape[4] * w.shape[5]:
                 _pack_columns(work, to, w, start, columns, some, p)
             else:
                 _pack_phases(work, to, w, start, columns, some, phases, taps)
