@@ -213,8 +213,10 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     # a 1x1 window reads what it cuts once: with few channels that costs more than it saves
     least = 1
-    if g.taps == 1:
-        least = (4 if operation == "conv_dw" else 2) * amx_tiles.SIDE
+    if g.taps == 1 and operation == "conv_dw":
+        least = 4 * amx_tiles.SIDE
+    elif g.taps == 1:
+        least = (1 if pointwise.serves(g) else 2) * amx_tiles.SIDE
     few = channels < amx_tiles.SIDE or channels == amx_tiles.SIDE and g.taps < 16
     if operation == "conv_dw" and g.taps > 1 and few and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
