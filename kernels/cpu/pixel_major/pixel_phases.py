@@ -54,7 +54,10 @@ def dx_cells(g) -> Cells | None:
 
 
 def valid_rows(cells, source) -> float:
-    """The part of all (row of a phase, tap row) whose tap row reads a row of the source."""
+    """The part of all (row of a phase, tap row) whose tap row reads a row of the source.
+
+    As if there were one, where there is none.
+    """
     every, valid = 0, 0
     for _, count, pairs in cells.axes[1]:
         for _, at in pairs:
@@ -62,7 +65,7 @@ def valid_rows(cells, source) -> float:
             reads = range(first, first + count * cells.seen.stride[1], cells.seen.stride[1])
             every += count
             valid += sum(0 <= row < source[1] for row in reads)
-    return valid / every
+    return max(valid, 1) / every
 
 
 def phase_tables(cells, places, channels, by_rows):
