@@ -44,6 +44,8 @@ GEOMETRIES = {
     "small planes, stride 1": ((3, 5, 7, 7), 3, 1, 1, 1, False),
     "small planes, dilated": ((2, 3, 9, 11), 3, 1, 2, 2, False),
     "small planes, one padded behind": ((2, 3, 6, 9), 2, 1, ((0, 1), (0, 1)), 1, False),
+    "large windows over small planes": ((3, 5, 9, 11), 5, 1, 2, 1, False),
+    "stride 3, side by side": ((2, 5, 15, 54), 3, 3, 0, 1, False),
     "no image": ((0, 3, 4, 4), 2, 2, 0, 1, False),
     "no whole image": ((0, 3, 4, 4), 4, 4, 0, 1, False),
 }
@@ -261,3 +263,37 @@ def test_dilated_windows_reach_further_than_their_taps_are_many(size, window):
                           gr.avg_pool_backward(y, x.shape, window, **options)))  # fmt: skip
     for one, exact in zip(*found):
         np.testing.assert_allclose(one, exact, rtol=2e-6, atol=2e-6)
+
+
+LARGE = {
+    "5x5": ((3, 5, 13, 13), 5, 2, 1),
+    "13x13 on less": ((2, 3, 7, 9), 13, 6, 1),
+    "more than 256 taps": ((1, 2, 20, 18), 17, 8, 1),
+    "one column": ((2, 3, 21, 1), (9, 5), (4, 2), 1),
+    "one row": ((2, 3, 1, 40), (5, 9), (2, 4), 1),
+    "padded behind": ((1, 3, 11, 35), (4, 6), ((0, 3), (1, 4)), 1),
+    "dilated along rows": ((2, 3, 8, 20), 5, (2, 4), (1, 2)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LARGE)
+def test_rows_then_columns_find_the_same_winners_as_whole_windows(name, dtype):
+    shape, window, padding, dilation = LARGE[name]
+    options = {"stride": 1, "padding": padding, "dilation": dilation}
+    g = shapes.pool_geometry(shape, window=window, ceil_mode=False, **options)
+    x = awkward(shape, dtype, seed=3)
+    y, winner = expected_max(x[:, :, None], g, "first", "propagate")
+    for limit, way in ((None, "by_axes"), (0, "direct")):
+        for threads in (1, 2):
+            with gr.config(threads=threads, workspace_limit=limit):
+                assert gr.plan("max_pool", x, window, **options).algorithm == way
+                for _ in range(2):  # the second call is a settled one
+                    found = gr.max_pool(x, window, **options)
+                    np.testing.assert_array_equal(found[0], y[:, :, 0])
+                    np.testing.assert_array_equal(found[1], winner[:, :, 0])
+                found = gr.max_pool(x, window, winner=False, **options)
+                np.testing.assert_array_equal(found[0], y[:, :, 0])
+                others = gr.max_pool(x, window, ties="last", nan="omit", **options)
+        ordered = expected_max(x[:, :, None], g, "last", "omit")
+        np.testing.assert_array_equal(others[1], ordered[1][:, :, 0])

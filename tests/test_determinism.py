@@ -120,6 +120,56 @@ def test_the_number_of_threads_changes_no_bit(numba_backend, work, precision):
             assert_same_bits(WORK[work](), expected)
 
 
+#: x, w, options: those whose blocks are so wide that the memory of more threads would not do, and
+#: small ones for a limit on memory
+WIDE = [
+    ((2, 128, 98, 98), (1, 128, 1, 1), {"stride": 4, "dilation": 2}, "float64"),
+    ((1, 256, 81, 81), (1, 256, 1, 1), {"stride": 4}, "float64"),
+    ((4, 256, 37, 37), (1, 256, 7, 7), {"stride": 4, "padding": 3}, "float64"),
+]
+LIMITED = [
+    ((4, 64, 17, 17), (128, 32, 1, 1), {"groups": 2}, "float32"),
+    ((2, 3, 15, 15), (32, 3, 5, 5), {"stride": 2, "padding": 2}, "float32"),
+    ((4, 16, 40, 40), (16, 16, 3, 3), {"padding": 1}, "float64"),
+    ((2, 64, 18, 18), (64, 64, 3, 3), {"padding": 2, "dilation": 2}, "float32"),
+    ((2, 128, 12, 12), (4, 128, 3, 3), {"padding": 1}, "float32"),
+]
+
+
+def _passes(x_shape, w_shape, options, dtype):
+    x, w = make("normal", x_shape, dtype), make("normal", w_shape, dtype, seed=1)
+    y = gr.conv(x, w, **options)
+    return y, *gr.conv_backward(y, x, w, **options)
+
+
+@several_threads
+@pytest.mark.parametrize("case", WIDE)
+def test_what_serves_a_convolution_does_not_depend_on_the_number_of_threads(numba_backend, case):
+    with gr.config(threads=1):
+        expected = _passes(*case)
+    for count in COUNTS:
+        with gr.config(threads=count):
+            assert_same_bits(_passes(*case), expected)
+
+
+@several_threads
+@pytest.mark.parametrize("precision", ["strict", "standard"])
+@pytest.mark.parametrize("case", LIMITED)
+def test_nor_does_it_where_memory_is_limited(numba_backend, case, precision):
+    served = set()
+    for limit in (10_000, 50_000, 75_000, 100_000, 135_000, 165_000, 220_000, 300_000, 500_000):
+        settings = {"workspace_limit": limit, "precision": precision}
+        with gr.config(threads=1, **settings):
+            expected = _passes(*case)
+            plan = gr.plan("conv", *(np.empty(shape, case[3]) for shape in case[:2]), **case[2])
+            assert plan.workspace_bytes <= limit and plan.threads == 1
+            served.add(plan.algorithm)
+        for count in COUNTS:
+            with gr.config(threads=count, **settings):
+                assert_same_bits(_passes(*case), expected)
+    assert len(served) > 1  # the limits are about where they matter
+
+
 @every_work
 def test_two_python_threads_at_once_get_the_same_bits(numba_backend, work):
     """Compute in several threads of one process, as a data loader and a trainer would."""

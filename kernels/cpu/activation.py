@@ -8,11 +8,13 @@ import numpy as np
 
 from ..contract import ACTIVATIONS
 from .convolution.columns import bias_gradient
-from .emitted.formulas import FROM_INPUT, FROM_OUTPUT, VALUE, formula
-from .emitted.lanes import lanes_load, lanes_store, splat
+from .emitted.formulas import FROM_INPUT, FROM_OUTPUT, VALUE, exponential, formula, widened
+from .emitted.lanes import add, beats, choose, lanes_load, lanes_store, splat
 from .emitted.memory import load, step, store
 from .emitted.row_lanes import times
 from .jit import array, boolean, float64, inlined, int64, kernel, out, prange
+from .pooling.max_pool_runs import largest_lane
+from .products.matrix_vector import sum_of_lanes
 
 _CODE = {name: code for code, name in enumerate(ACTIVATIONS)}
 _RELU, _LEAKY_RELU, _ELU, _SIGMOID, _TANH, _SOFTPLUS, _GELU, _SILU = range(len(ACTIVATIONS))
@@ -150,27 +152,34 @@ def first_bad_label(found, labels, classes):
 def share_rows(losses, dlogits, logits, labels):
     """losses[piece] = the summed loss of the piece's rows; dlogits = (softmax - one-hot) / N."""
     N, C = logits.shape
-    pieces = losses.size
+    pieces, hop, on = losses.size, step(logits, 1), step(dlogits, 1)
     for piece in prange(pieces):
-        loss = 0.0
+        loss, least = 0.0, splat(logits.dtype.type(-np.inf), _WIDTH)
+        nothing = splat(0.0, _WIDTH)
         for n in range(N * piece // pieces, N * (piece + 1) // pieces):
             at, to = n * step(logits, 0), n * step(dlogits, 0)
-            largest = load(logits, at)
-            for c in range(1, C):
-                largest = max(largest, load(logits, at + c * step(logits, 1)))
-            total = 0.0
-            for c in range(C):
-                share = math.exp(load(logits, at + c * step(logits, 1)) - largest)
-                store(dlogits, to + c * step(dlogits, 1), share)
-                total += share
-            for c in range(C):
-                here = to + c * step(dlogits, 1)
-                share = load(dlogits, here)
-                # the label's share less one, without the cancellation
-                part = -(total - share) if c == labels[n] else float64(share)
-                store(dlogits, here, part / (total * N))
-            label = load(logits, at + labels[n] * step(logits, 1))
-            loss += math.log(total) + (float64(largest) - label)
+            best, total = least, nothing
+            for c in range(0, C, _WIDTH):
+                value = lanes_load(logits, at + c * hop, hop, 0, min(_WIDTH, C - c), least)
+                best = choose(beats(value, best, False, False), value, best)
+            largest = largest_lane(best)  # where a number is NaN, all shares are
+            down = splat(-largest, _WIDTH)
+            for c in range(0, C, _WIDTH):
+                count = min(_WIDTH, C - c)
+                value = lanes_load(logits, at + c * hop, hop, 0, count, least)
+                share = exponential(add(value, down))
+                total = add(total, widened(share))
+                lanes_store(dlogits, to + c * on, on, 0, count, share)
+            whole, label = sum_of_lanes(total), labels[n]
+            own = load(dlogits, to + label * on)
+            each = splat(logits.dtype.type(1 / (whole * N)), _WIDTH)
+            for c in range(0, C, _WIDTH):
+                count = min(_WIDTH, C - c)
+                share = lanes_load(dlogits, to + c * on, on, 0, count, least)
+                lanes_store(dlogits, to + c * on, on, 0, count, times(share, each))
+            # the label's share less one, without the cancellation
+            store(dlogits, to + label * on, -(whole - own) / (whole * N))
+            loss += math.log(whole) + (float64(largest) - load(logits, at + label * hop))
         losses[piece] = loss
 
 

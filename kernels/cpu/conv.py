@@ -17,13 +17,13 @@ from .convolution import (
 )
 from .depthwise import depthwise_conv
 from .matmul import NO_BIAS
-from .pixel_major import pixel_conv, pixel_dw
+from .pixel_major import inside_taps, pixel_conv, pixel_dw
 from .products import pointwise
 from .winograd import winograd_conv, winograd_dw
 
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise_conv.run,
-             "implicit_gemm": implicit_gemm.run,
+             "implicit_gemm": implicit_gemm.run, "inside_taps": inside_taps.run,
              "patches": patches.convolve, "pixel_major": pixel_conv.run,
              "pointwise": pointwise.convolve, "scattered_taps": scattered_taps.run,
              "winograd": winograd_conv.run}  # fmt: skip

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
 
 from gradroute.alignment import aligned_array
+from gradroute.config import available_threads
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
 from .convolution.conv_plans import KEPT_BYTES, conv_plan
 from .emitted.vectors import TARGET
+from .pooling import max_pool_axes
 from .products import matrix_vector
 from .products.matmul_plans import linear_plan, matmul_plan
 
@@ -26,7 +28,8 @@ from .products.matmul_plans import linear_plan, matmul_plan
 SERIAL_BELOW = 100_000
 
 #: Times that a multiply-add takes an operation's step: pooling compares, and keeps who won.
-STEPS = {"max_pool_forward": 3, "max_pool_backward": 3}
+STEPS = {"max_pool_forward": 3, "max_pool_backward": 3,
+         "avg_pool_forward": 2, "avg_pool_backward": 2}  # fmt: skip
 
 #: Below this many multiply-adds the loops of direct.py are done before a product has packed.
 DIRECT_BELOW = 4_000
@@ -48,7 +51,34 @@ def plan(operation, geometry, dtype, settings) -> Plan:
 
     ``geometry`` is the operation's geometry; an element count or a shape for those without one.
     """
-    return _plan(operation, geometry, dtype, settings)
+    make = _plan if settings.workspace_limit is None else _limited
+    return make(operation, geometry, dtype, settings)
+
+
+@lru_cache(maxsize=4096)
+def _limited(operation, geometry, dtype, settings):
+    """Under a limit the blocks of more threads are smaller, or another algorithm takes their place.
+
+    So that sums are the same for any number of threads, the plan is that of all the threads there
+    are, whether or not they all run it.
+    """
+    most = replace(settings, threads=max(settings.threads, available_threads()))
+    return _run_by(_plan(operation, geometry, dtype, most), settings.threads)
+
+
+def _run_by(part, threads):
+    """``part``, a plan or what one holds, for ``threads`` threads at most to run."""
+    if isinstance(part, CpuPlan):
+        other = part.otherwise
+        part = replace(part, threads=min(part.threads, threads),
+                       otherwise=other and (lambda: _run_by(other(), threads)))  # fmt: skip
+    if is_dataclass(part):
+        held = {one.name: getattr(part, one.name) for one in fields(part)}
+        return replace(part, **{name: _run_by(one, threads) for name, one in held.items()})
+    if isinstance(part, tuple):
+        held = [_run_by(one, threads) for one in part]
+        return part._make(held) if hasattr(part, "_make") else tuple(held)
+    return part
 
 
 @lru_cache(maxsize=4096)
@@ -70,6 +100,8 @@ def _plan(operation, geometry, dtype, settings, without=frozenset()):
         return thin or matmul_plan(made, geometry, dtype, settings)
     if operation == "linear_backward":
         return linear_plan(made, geometry, partial(_plan, dtype=dtype, settings=settings))
+    if operation == "max_pool_forward":
+        return max_pool_axes.plan(made, geometry, dtype, settings)
     return made
 
 

@@ -13,12 +13,15 @@ import math
 from ..amx import amx_tiles
 from ..emitted.vectors import ITEMSIZE
 from ..microkernel import COLUMNS
+from ..pixel_major import inside_taps
 from ..winograd import winograd_program
 
 #: A multiply-add by tiles and by vectors, forward (or dx) and dw.
 TILES = {False: 0.003, True: 0.005}
 VECTORS = {False: 0.006, True: 0.007}
 WINOGRAD = 0.0057
+#: One by vectors of pixels that lie anywhere, and the times that a sum is copied there.
+SCATTERED, SORTED = 0.007, 3
 #: So many times do sums that are transformed back count in dw: they are more than L2 holds.
 SUMMED = 4
 #: A transformed number, one copied into a block, one moved out of an image or back.
@@ -41,6 +44,8 @@ def cost(plan, g, dtype) -> float | None:
     dw, tiles = plan.operation == "conv_dw", plan.algorithm == "amx"
     if plan.algorithm == "patches":
         return g.multiply_adds * VECTORS[dw] + math.prod(g.x_shape) * COPIED
+    if plan.algorithm == "inside_taps":
+        return _inside(plan.program, dtype)
     if plan.algorithm == "pixel_major":
         return _by_pixels(plan.program, dtype, dw)
     if not tiles and plan.algorithm != "implicit_gemm":
@@ -86,6 +91,18 @@ def _by_pixels(program, dtype, dw) -> float:
     alone = 2 if (s.groups * p.parts if dw else blocks) == 1 else 1
     each = multiplied * VECTORS[dw] + (copied + turned) * COPIED + rows * ROW
     return alone * (each + far) + packed * PACKED
+
+
+def _inside(program, dtype) -> float:
+    """Of inside_taps.Program."""
+    s, p = program.blocks, program.layout
+    blocks = -(-s.batch // p.images)
+    weights = p.depth * p.width * s.groups
+    each = inside_taps.height(program.tables.counts(), p.images) * p.width * SCATTERED
+    written = SORTED * len(program.tables.order) * p.width
+    each += p.images * (s.channels * s.block_w + written) * COPIED
+    shared = -(-program.tasks // 2) * 2 / program.tasks
+    return blocks * s.groups * each * shared + weights * PACKED / 2
 
 
 def of_program(program, tiles) -> float:

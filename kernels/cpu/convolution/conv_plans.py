@@ -11,6 +11,8 @@ import math
 from dataclasses import replace
 from functools import lru_cache, partial
 
+from gradroute.config import available_threads
+
 from ..amx import amx_dw_program, amx_program, amx_tiles
 from ..depthwise import depthwise_conv
 from ..emitted.vectors import ITEMSIZE
@@ -28,6 +30,7 @@ from . import (
     scattered_taps,
     weight_gradient,
 )
+from .inside_plans import inside_plan
 
 #: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
 #: is not written out: the loops of direct.py skip what it would multiply.
@@ -56,6 +59,11 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     that the arrays at hand are not for: those that have refused them, so that each is asked once.
     """
     found = _plan(made, g, dtype, settings, again, tiled, without)
+    if tiled and "inside_taps" not in without and made.operation != "conv_dw":
+        pair = found
+        if made.threads != 2:  # all numbers of threads agree
+            pair = _plan(replace(made, threads=2), g, dtype, settings, again, tiled, without)
+        found = inside_plan(pair, made, g, dtype, settings, again) or found
     last = depthwise_conv.serves_last(g, dtype) and not depthwise_conv.serves(g)
     if tiled and not without and last:
         last = _depthwise(found, g, dtype, settings)
@@ -223,6 +231,8 @@ def _fill(count):
 
 def _amx(made, g, dtype, settings, again):
     built = _amx_program(made, g)
+    if built is None:
+        return None
     strict = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
                    blocking={"tile": amx_tiles.TILE, **built.beside.blocking},
@@ -237,6 +247,8 @@ def _amx_program(made, g):
     if made.operation == "conv_dx":
         rows, channels, source = channels, rows, g.out
     usual, *cells = _axes(made.operation, g)
+    if not regions.source_phases(usual):
+        return None  # no output reads an input
     held = [(usual, amx_program.BLOCK_BYTES), *itertools.product(cells, amx_program.CELL_BYTES)]
     return _cheapest([amx_program.build(axes, source, g.batch, g.groups, rows, channels,
                                         made.threads, BUFFER_BYTES, bytes_)
@@ -297,12 +309,27 @@ def _ahead(build, made, g, dtype, settings, again):
     return other(made, g, dtype, settings)
 
 
+def _for_any_threads(build, made, dtype, settings):
+    """``build``'s program and its bytes, or (None, 0) where all threads there are have no room:
+
+    what serves a call, and so its bits, must not depend on how many of them are asked for.
+    """
+    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
+    all_ = max(made.threads, available_threads())
+    built = build(all_)
+    if built.size * ITEMSIZE[dtype] > most:
+        return None, 0
+    if made.threads < all_:
+        built = build(made.threads)
+    return built, built.size * ITEMSIZE[dtype]
+
+
 def _pixel_conv(made, g, dtype, settings):
     """None where there is no room for it."""
-    built = pixel_conv.build(g, dtype, made.threads, made.operation == "conv_forward")
-    size = built.size * ITEMSIZE[dtype]
-    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
-    if size > most:
+    forward = made.operation == "conv_forward"
+    built, size = _for_any_threads(lambda threads: pixel_conv.build(g, dtype, threads, forward),
+                                   made, dtype, settings)  # fmt: skip
+    if built is None:
         return None
     p = built.product
     blocking = {"columns": p.tile, "images": p.images,
@@ -312,10 +339,9 @@ def _pixel_conv(made, g, dtype, settings):
 
 
 def _pixel_dw(made, g, dtype, settings, again=None):
-    built = pixel_dw.build(g, dtype, made.threads)
-    size = built.size * ITEMSIZE[dtype]
-    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
-    if size > most:
+    built, size = _for_any_threads(lambda threads: pixel_dw.build(g, dtype, threads),
+                                   made, dtype, settings)  # fmt: skip
+    if built is None:
         return _weight_gradient(made, g, dtype, settings)
     p = built.sums
     blocking = {"panel": p.panel, "columns": p.tile, "parts": p.parts, "images": p.images,

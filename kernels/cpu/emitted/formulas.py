@@ -2,12 +2,13 @@
 
 LLVM calls a library once for each lane of such a function; these are polynomials and bits of
 numbers, in the lanes' own dtype.  exp and expm1: x = k log(2) + r with |r| <= log(2) / 2 by adding
-and subtracting a number so large that what is left of x is an integer (Cody & Waite 1980), a Taylor
-series for expm1(r), and 2**k by its bits, in two steps, so that denormal results are rounded once.
+and subtracting a number so large that what is left of x is an integer (Cody & Waite 1980), a series
+for expm1(r), and 2**k by the bits that adding it left.  All exponentials here fall: 2**64 times too
+large until their last step, so that denormal results are rounded once.
 log1p(u), 0 <= u <= 1, is 2 atanh(u / (2 + u)).  erfc is a polynomial fitted to erfc(z) exp(z**2) /
 t in t = 2 / (2 + z) at Chebyshev's points, right to 1e-15 (after Press et al., "Numerical recipes",
-6.2): in float64 always, as next to erfc's tail the rounding of x alone would cost float32 its
-digits.
+6.2).  In float32 the rounding of x**2 alone would cost erfc's tail its digits, so that what x * x
+loses is kept beside it; without fused multiply-adds float64 serves.
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ from numba.extending import intrinsic
 
 from ...contract import ACTIVATIONS, ELU_ALPHA, LEAKY_SLOPE
 from .lanes import Lanes, LanesEmitter
+from .vectors import TARGET
 
 #: element -> (bits of a fraction, the exponent of 1, log(2) as a short number and the rest of it,
-#: where exp is 0, where it leaves the range, degree of expm1's series, terms of atanh's)
+#: where exp is 0, the range in which 2**k is a normal number, (expm1(r) - r) / r**2 as a series,
+#: terms of atanh's)
+#: (in float32 the series with the least largest relative error, by Lawson's iteration: 3e-9)
 _KINDS = {
-    "float32": (23, 127, 0.693359375, -2.12194440e-4, -104.0, 88.0, 7, 7),
-    "float64": (52, 1023, 6.93147180369123816490e-01, 1.90821492927058770002e-10, -746.0, 709.0,
-                14, 16),
+    "float32": (23, 127, 0.693359375, -2.12194440e-4, -104.0, -87.0, 88.0,
+                (0.49999993346496535, 0.16666519129068803, 0.041668405704371144,
+                 0.008368898768544195, 0.0013814223021415942), 7),
+    "float64": (52, 1023, 6.93147180369123816490e-01, 1.90821492927058770002e-10, -746.0, -708.0,
+                709.0, tuple(1 / math.factorial(n) for n in range(2, 15)), 16),
 }  # fmt: skip
+
+#: Exponentials are 2 to this power too large until their last step.
+_LIFT = 64
 
 #: of u = 2 t - 1, from the constant on
 _ERFC = (
@@ -39,6 +48,15 @@ _ERFC = (
     -6.061660648176088e-07, -1.8303070086835044e-06, 1.0753034265368385e-06,
     1.0360790539807586e-08, -3.7262437397408343e-07, 1.5349222085928225e-07,
     6.651691098356388e-08, -5.297335962428669e-08, -5.021930669720097e-09, 6.86212563148957e-09,
+)  # fmt: skip
+
+#: float32: the normal distribution's function at -a, over t exp(-a**2 / 2), of u = 2 t - 1 with t =
+#: 1 / (1 + a * _NEAR), with the least largest relative error: 2e-8.  At _FAR 2**k is 0.
+_NEAR, _FAR = 0.4, 16.2722
+_TAIL = (
+    0.28266265988349915, 0.17347680032253265, 0.05279480293393135, -0.0036943235900253057,
+    -0.00655459426343441, 0.0006402481812983751, 0.0010100262006744742, -0.0002738309558480978,
+    -0.00012517422146629542, 6.338772072922438e-05,
 )  # fmt: skip
 
 
@@ -107,44 +125,42 @@ class _Lanes:
 
     # ---- elementary functions --------------------------------------------------------------
 
-    def _reduced(self, x):
-        """expm1(r), and what multiplies by 2**k."""
-        bits, bias, high, low, least, most, degree, _ = _KINDS[str(self.kind.dtype)]
+    def _reduced(self, x, least, lift):
+        """r and 2**(k + lift)."""
+        bits, bias, high, low, *_ = _KINDS[str(self.kind.dtype)]
         x = self.choose(self.below(x, self.number(least)), self.number(least), x)
-        x = self.choose(self.below(self.number(most), x), self.number(most), x)
-        large = 1.5 * 2.0**bits
-        turned = self.add(self.mul(x, self.number(1 / math.log(2))), self.number(large))
-        times = self.sub(turned, self.number(large))
-        r = self.sub(self.sub(x, self.mul(times, self.number(high))),
-                     self.mul(times, self.number(low)))  # fmt: skip
-        series = [1 / math.factorial(n) for n in range(2, degree + 1)]
-        grown = self.call("fmuladd", self.mul(r, r), self.polynomial(r, series), r)
-        width = 8 * self.emit.size
-        whole = ir.VectorType(ir.IntType(width), self.emit.count)
+        large = self.number(1.5 * 2.0**bits + bias + lift)
+        turned = self.call("fmuladd", x, self.number(1 / math.log(2)), large)
+        times = self.sub(turned, large)
+        r = self.call("fmuladd", times, self.number(-high), x)
+        return self.call("fmuladd", times, self.number(-low), r), self._power(turned)
 
-        def integer(value):
-            return ir.Constant(whole, [ir.Constant(ir.IntType(width), value)] * self.emit.count)
-
-        b = self.builder
-        start = (bias + bits << bits) + (1 << bits - 1)  # the bits of ``large``
-        k = b.sub(b.bitcast(turned, whole), integer(start))
-        half = b.ashr(k, integer(1))
-        powers = [b.bitcast(b.shl(b.add(n, integer(bias)), integer(bits)), self.emit.vector)
-                  for n in (half, b.sub(k, half))]  # fmt: skip
-        return grown, lambda value: self.mul(self.mul(value, powers[0]), powers[1])
+    def _power(self, turned):
+        """2**k of the number k + (the exponent of 1) that has been added to a large one."""
+        bits, width = _KINDS[str(self.kind.dtype)][0], ir.IntType(8 * self.emit.size)
+        whole = ir.VectorType(width, self.emit.count)
+        by = ir.Constant(whole, [ir.Constant(width, bits)] * self.emit.count)
+        power = self.builder.shl(self.builder.bitcast(turned, whole), by)
+        return self.builder.bitcast(power, self.emit.vector)
 
     def exp(self, x):
-        grown, scaled = self._reduced(x)
-        return scaled(self.add(self.one, grown))
+        """Of x <= 0."""
+        *_, least, _, _, series, _ = _KINDS[str(self.kind.dtype)]
+        r, power = self._reduced(x, least, _LIFT)
+        value = self.mul(self.polynomial(r, (1.0, 1.0, *series)), power)
+        return self.mul(value, self.number(2.0**-_LIFT))
 
     def expm1(self, x):
-        grown, scaled = self._reduced(x)
-        value = self.add(scaled(grown), self.sub(scaled(self.one), self.one))
+        *_, least, most, series, _ = _KINDS[str(self.kind.dtype)]
+        x = self.choose(self.below(self.number(most), x), self.number(most), x)
+        r, power = self._reduced(x, least, 0)
+        grown = self.call("fmuladd", self.mul(r, r), self.polynomial(r, series), r)
+        value = self.call("fmuladd", power, grown, self.sub(power, self.one))
         return self.call("copysign", value, x)  # that of -0 is -0
 
     def log1p(self, u):
         """Of 0 <= u <= 1."""
-        terms = _KINDS[str(self.kind.dtype)][7]
+        terms = _KINDS[str(self.kind.dtype)][-1]
         s = self.div(u, self.add(self.number(2.0), u))
         z, twice = self.mul(s, s), self.add(s, s)
         series = self.polynomial(z, [1 / (2 * n + 3) for n in range(terms)])
@@ -159,6 +175,32 @@ class _Lanes:
         tail = self.mul(self.mul(self.mul(self.number(0.5), t), fitted), fall)
         whole = self.choose(self.below(x, self.zero), tail, self.sub(self.one, tail))
         return whole, self.mul(fall, self.number(1 / math.sqrt(2 * math.pi)))
+
+    def short_normal(self, x):
+        """Of float32 x: ``a`` = |x| (_FAR at most), ``ratio`` and ``fall``.
+
+        fall is 2**64 exp(-a**2 / 2), and ratio * fall * 2**-64 the normal distribution's function
+        at -a: that power is for the last step.
+        """
+        bits, bias, high, low, *_, series, _ = _KINDS["float32"]
+        b, a = self.builder, self.abs(x)
+        a = self.choose(self.below(self.number(_FAR), a), self.number(_FAR), a)
+        square = self.mul(a, a)
+        lost = self.call("fma", a, a, b.fneg(square))
+        large = self.number(1.5 * 2.0**bits + bias + _LIFT)
+        turned = self.call("fma", square, self.number(-0.5 / math.log(2)), large)
+        times = self.sub(turned, large)
+        r = self.call("fma", times, self.number(2 * high), square)  # -2 times that of the exponent
+        r = self.add(self.call("fma", times, self.number(2 * low), r), lost)
+        halved = [one * (-0.5) ** n for n, one in enumerate((1.0, 1.0, *series))]
+        fall = self.mul(self.polynomial(r, halved), self._power(turned))
+        t = self.div(self.one, self.call("fma", a, self.number(_NEAR), self.one))
+        u = self.call("fma", t, self.number(2.0), self.number(-1.0))
+        return a, self.mul(self.polynomial(u, _TAIL), t), fall
+
+    def short(self):
+        """Is this float32 on a machine that multiplies and adds at once?"""
+        return self.kind.dtype == types.float32 and TARGET is not None
 
     def sigmoids(self, x):
         """sigmoid(x) and sigmoid(-x)."""
@@ -206,11 +248,22 @@ def _softplus(m, x):
 
 
 def _gelu(m, x):
+    if m.short():
+        a, ratio, fall = m.short_normal(x)
+        below = m.below(x, m.zero)
+        tail = m.mul(m.choose(below, x, m.builder.fneg(a)), m.mul(ratio, fall))
+        tail = m.mul(tail, m.number(2.0**-_LIFT))
+        return m.choose(below, tail, m.add(x, tail))
     wide, given = m.wide(x)
     return m.narrow(wide.mul(given, wide.normal(given)[0]))
 
 
 def _gelu_slope(m, x):
+    if m.short():
+        _, ratio, fall = m.short_normal(x)
+        share = m.mul(m.abs(x), m.number(1 / math.sqrt(2 * math.pi)))
+        tail = m.mul(m.mul(m.sub(ratio, share), fall), m.number(2.0**-_LIFT))
+        return m.choose(m.below(x, m.zero), tail, m.sub(m.one, tail))
     wide, given = m.wide(x)
     whole, density = wide.normal(given)
     return m.narrow(wide.add(whole, wide.mul(given, density)))
@@ -258,3 +311,23 @@ def formula(typing, values, name, kind):
         return emitted(_Lanes(context, builder, signature.args[0]), arguments[0])
 
     return values(values, name, kind), generate
+
+
+@intrinsic
+def exponential(typing, values):
+    """exp, lane by lane, of numbers that are not above 0."""
+
+    def generate(context, builder, signature, arguments):
+        return _Lanes(context, builder, signature.args[0]).exp(arguments[0])
+
+    return values(values), generate
+
+
+@intrinsic
+def widened(typing, values):
+    """The same numbers in float64."""
+
+    def generate(context, builder, signature, arguments):
+        return _Lanes(context, builder, signature.args[0]).wide(arguments[0])[1]
+
+    return Lanes(types.float64, values.count)(values), generate

@@ -33,14 +33,33 @@ def _joined(emit, parts, picks):
     return parts[0]
 
 
+def _load_apart(emit, pointer, step):
+    """Elements 0, step, 2 * step, ...: whole vectors, of which the last ends with the last one."""
+    n, last = emit.count, (emit.count - 1) * step
+    starts = [part * n for part in range(step - 1)] + [last - n + 1]
+    owner = [sum(lane * step >= start + n for start in starts) for lane in range(n)]
+    kept = None
+    for i, start in enumerate(starts):
+        part = emit.load(emit.builder.gep(pointer, [ir.Constant(I64, start)]), None, None)
+        picks = [
+            n + lane * step - start if owner[lane] == i
+            else lane * step if i == 1 and owner[lane] == 0  # still where the first vector has it
+            else lane
+            for lane in range(n)
+        ]  # fmt: skip
+        kept = part if i == 0 else emit.builder.shuffle_vector(kept, part, emit.numbers(picks))
+    return kept
+
+
 @intrinsic
 def rows_load(typing, array, offset, stride, rows, jump, like):
-    """``rows`` rows, ``jump`` apart, of elements ``stride`` (1 or 2, constants) apart, all read.
+    """``rows`` rows, ``jump`` apart, of elements ``stride`` (constants) apart, all read.
 
-    With several rows and stride 2 the element behind the last one of a row is read too.
+    With several rows the stride is 1 or 2, and the element behind the last one of a row with
+    stride 2 is read too.
     """
     step, count = _constant(stride), _constant(rows)
-    if step not in (1, 2) or count is None:
+    if step is None or count is None or (step > 2 and count > 1):
         return None
     i = types.int64
 
@@ -51,6 +70,8 @@ def rows_load(typing, array, offset, stride, rows, jump, like):
         pointer = element_pointer(context, builder, signature.args[0], array, offset)
         if step == 2 and count == 1:
             return whole.load_every_second(pointer, lambda lanes: None, None)
+        if step > 2:
+            return _load_apart(whole, pointer, step)
         length = step * kind.count // count
         emit = LanesEmitter(context, builder, Lanes(kind.dtype, length))
         parts = []

@@ -7,7 +7,7 @@ avg_pool_shares.py serve the others.
 from __future__ import annotations
 
 from ..emitted.memory import load, step, store
-from ..jit import array, boolean, helper, kernel, out, prange, triple
+from ..jit import array, boolean, bound, helper, kernel, out, prange, triple
 from . import avg_pool_lanes, avg_pool_shares
 from .window import tap_at, taps_inside, windows_over
 
@@ -92,16 +92,29 @@ def spread(dx, dy, window, stride, dilation, before, after, padding_counts):
 
 
 def avg_pool_forward(y, x, geometry, count_include_pad, plan, workspace):
-    g = geometry
-    if avg_pool_lanes.forward(y, x, g, count_include_pad, plan.threads):
-        return
-    average(y.dtype, plan.threads, y, x,
-            g.window, g.stride, g.dilation, g.before, g.after, count_include_pad)  # fmt: skip
+    avg_pool_forward_at_once(y, x, geometry, count_include_pad, plan)(y, x)
 
 
 def avg_pool_backward(dx, dy, geometry, count_include_pad, plan, workspace):
-    g = geometry
-    if avg_pool_shares.backward(dx, dy, g, count_include_pad, plan.threads):
-        return
-    spread(dx.dtype, plan.threads, dx, dy,
-           g.window, g.stride, g.dilation, g.before, g.after, count_include_pad)  # fmt: skip
+    avg_pool_backward_at_once(dx, dy, geometry, count_include_pad, plan)(dx, dy)
+
+
+def avg_pool_forward_at_once(y, x, geometry, count_include_pad, plan):
+    """The forward pass of arrays of these forms as a function of them."""
+    found = avg_pool_lanes.forward(y, x, geometry, count_include_pad, plan.threads)
+    return _bound(found or (average, _move(geometry, count_include_pad)), plan, y.dtype)
+
+
+def avg_pool_backward_at_once(dx, dy, geometry, count_include_pad, plan):
+    """The gradient of arrays of these forms as a function of them."""
+    found = avg_pool_shares.backward(dx, dy, geometry, count_include_pad, plan.threads)
+    return _bound(found or (spread, _move(geometry, count_include_pad)), plan, dx.dtype)
+
+
+def _move(g, count_include_pad):
+    return g.window, g.stride, g.dilation, g.before, g.after, count_include_pad
+
+
+def _bound(found, plan, dtype):
+    kernel, rest = bound(found[0], plan.threads, dtype), found[1]
+    return lambda made, given: kernel(made, given, *rest)

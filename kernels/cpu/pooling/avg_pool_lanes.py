@@ -18,8 +18,9 @@ from ..emitted.memory import load, step, store
 from ..emitted.row_lanes import places, rows_load, rows_store, times
 from ..jit import array, inlined, int64, kernel, out, prange, triple
 from ..products.matrix_vector import sum_of_lanes
-from . import max_pool_runs
+from . import max_pool_quarters, max_pool_runs
 from .max_pool import across_channels
+from .max_pool_quarters import load_pair_rows
 from .window import ceil_div, inner_windows, next_row, row_of, taps_inside
 
 _WIDTH = 16  # lanes
@@ -80,6 +81,7 @@ def _strip(stride, rows):
 
 _one_1, _two_1 = _strip(1, 1), _strip(1, 2)
 _one_2, _two_2, _four_2 = _strip(2, 1), _strip(2, 2), _strip(2, 4)
+_one_3, _one_4 = _strip(3, 1), _strip(4, 1)
 
 
 @inlined
@@ -135,7 +137,7 @@ def average_of_rows(y, x, window, stride, before, deep, high, wide, end_of_x, pi
                     begin = start + t0 * step(x, 2) + r0 * step(x, 3)
                     behind = start + (t1 - 1) * step(x, 2) + (r1 - 1) * step(x, 3)
                     behind += (rows - 1) * x_jump + S + apart * lanes - 1
-                    if begin < 0 or behind > end_of_x or apart > 2:
+                    if begin < 0 or behind > end_of_x or apart > 4:
                         for row in range(rows):
                             _row(y, to + row * y_jump, x, at + row * x_jump, q, count, W, taps, S,
                                  apart, before[2], area, wide, zeros)  # fmt: skip
@@ -144,6 +146,12 @@ def average_of_rows(y, x, window, stride, before, deep, high, wide, end_of_x, pi
                                wide, zeros)  # fmt: skip
                     elif apart == 1:
                         _two_1(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
+                               wide, zeros)  # fmt: skip
+                    elif apart == 3:
+                        _one_3(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
+                               wide, zeros)  # fmt: skip
+                    elif apart == 4:
+                        _one_4(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
                                wide, zeros)  # fmt: skip
                     elif rows == 1:
                         _one_2(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
@@ -208,6 +216,20 @@ def average_of_runs(y, x, length, windows, plane, hop, pieces):
             store(y, number, sum_of_lanes(total) / x.dtype.type(length))
 
 
+@kernel(lambda F: (out(F, 5), array(F, 5), int64))
+def average_of_quarters(y, x, pieces):
+    """y of contiguous arrays, where windows of 2 x 2 lie in narrow rows (max_pool_quarters.py)."""
+    blocks = (y.size + _WIDTH - 1) // _WIDTH
+    for piece in prange(pieces):
+        zeros, quarter = splat(x.dtype.type(0), _WIDTH), splat(x.dtype.type(0.25), _WIDTH)
+        for block in range(blocks * piece // pieces, blocks * (piece + 1) // pieces):
+            at = block * _WIDTH
+            count = min(_WIDTH, y.size - at)
+            a, b, c, d = load_pair_rows(x, 4 * at, y.shape[4], count, zeros)
+            total = add(add(add(add(zeros, a), b), c), d)
+            lanes_store(y, at, 1, 0, count, times(total, quarter))
+
+
 # ---- which of them serve ------------------------------------------------------------------
 
 
@@ -220,21 +242,23 @@ def way_of(g, *images):
     return "rows" if all(a.strides[4] == a.itemsize for a in images) else None
 
 
-def forward(y, x, g, padding_counts, threads) -> bool:
-    """y, if these arrays lie right for vectors; else False."""
-    dtype, contiguous = y.dtype, x.flags.c_contiguous and y.flags.c_contiguous
+def forward(y, x, g, padding_counts, threads):
+    """Which kernel makes y, and what it takes behind y and x, if arrays of these forms lie right
+
+    for vectors; else None.
+    """
+    contiguous = x.flags.c_contiguous and y.flags.c_contiguous
     runs = max_pool_runs.runs(g) if contiguous else None
     if runs is not None:
-        average_of_runs(dtype, threads, y, x, *runs, threads)
-        return True
+        return average_of_runs, (*runs, threads)
     way = way_of(g, y, x)
+    if contiguous and way is not None and max_pool_quarters.narrow(g):
+        return average_of_quarters, (threads,)
     if way is None:
-        return False
-    move = (g.window, g.stride, g.before, *counts(g, dtype, padding_counts)[:3])
+        return None
+    move = (g.window, g.stride, g.before, *counts(g, y.dtype, padding_counts)[:3])
     if way == "pixels":
-        average_of_pixels(dtype, threads, y, x, *move, threads)
-        return True
+        return average_of_pixels, (*move, threads)
     # with steps backwards memory ends where it does not seem to: no strip reads beyond a row
     last = -1 if min(x.strides) < 0 else sum((n - 1) * hop for n, hop in zip(x.shape, x.strides))
-    average_of_rows(dtype, threads, y, x, *move, last // x.itemsize, threads)
-    return True
+    return average_of_rows, (*move, last // x.itemsize, threads)

@@ -189,20 +189,19 @@ def spread_to_planes(dx, dy, plane, pieces):
                 lanes_store(dx, number * plane + i, 1, 0, min(_WIDTH, plane - i), value)
 
 
-def backward(dx, dy, g, padding_counts, threads) -> bool:
-    """dx, if these arrays lie right for vectors; else False."""
-    dtype, contiguous = dx.dtype, dx.flags.c_contiguous and dy.flags.c_contiguous
-    way = way_of(g, dx, dy)
+def backward(dx, dy, g, padding_counts, threads):
+    """Which kernel makes dx, and what it takes behind dx and dy, if arrays of these forms lie
+
+    right for vectors; else None.
+    """
+    contiguous, way = dx.flags.c_contiguous and dy.flags.c_contiguous, way_of(g, dx, dy)
     contiguous = contiguous and way is not None  # without dilation
     if contiguous and g.window == g.size and g.out == (1, 1, 1) and not any(g.before):
-        spread_to_planes(dtype, threads, dx, dy, g.plane, threads)
-        return True
+        return spread_to_planes, (g.plane, threads)
     if contiguous and max_pool_quarters.serves(g):
-        spread_to_quarters(dtype, threads, dx, dy, threads)
-        return True
+        return spread_to_quarters, (threads,)
     if way is None or (way == "rows" and g.stride[2] > _MOST_APART):
-        return False
+        return None
     kernel = spread_to_pixels if way == "pixels" else spread_to_rows
-    tables = counts(g, dtype, padding_counts)[3:]
-    kernel(dtype, threads, dx, dy, g.window, g.stride, g.before, *tables, threads)
-    return True
+    tables = counts(g, dx.dtype, padding_counts)[3:]
+    return kernel, (g.window, g.stride, g.before, *tables, threads)

@@ -26,7 +26,7 @@ LONG_ROW, MOST_ENTRIES = 32, 16384
 
 
 @intrinsic
-def _of_bits(typing, bits, like):
+def of_bits(typing, bits, like):
     """Lane l is bit l."""
 
     def generate(context, builder, signature, arguments):
@@ -39,13 +39,18 @@ def _of_bits(typing, bits, like):
 
 @lru_cache(maxsize=256)
 def tables(geometry, winner_dtype):
+    """`tables_of` a geometry of rows that max_pool_rows.py does not fill its vectors from."""
+    return tables_of(geometry, winner_dtype) if geometry.size[2] < LONG_ROW else None
+
+
+def tables_of(geometry, winner_dtype):
     """(bits of lanes for each vector and tap, each output's first tap inside, the taps' offsets).
 
     None where this is not for windows of that geometry.
     """
     g = geometry
     strips = -(-g.plane // _WIDTH)
-    if g.stride != (1, 1, 1) or g.out != g.size or g.size[0] > 1 or g.size[2] >= LONG_ROW:
+    if g.stride != (1, 1, 1) or g.out != g.size or g.size[0] > 1:
         return None
     if g.window[0] > 1 or g.window == (1, 1, 1) or strips * g.taps > MOST_ENTRIES:
         return None
@@ -82,7 +87,7 @@ def largest_of_planes(y, winner, x, bits, first, offsets, plane, named, pieces):
                         continue
                     at = to + load(offsets, tap)
                     value = lanes_load(x, at, 1, max(0, -at), min(_WIDTH, size - at), worst)
-                    wins = both(beats(value, best, False, False), _of_bits(seen, worst))
+                    wins = both(beats(value, best, False, False), of_bits(seen, worst))
                     best = choose(wins, value, best)
                     won = choose(wins, splat_like(winner.dtype.type(tap), worst), won)
                 lanes_store(y, to, 1, 0, count, best)

@@ -1,11 +1,12 @@
-"""The gradient of max pooling with 2 x 2 windows side by side: a vector of windows at a time.
+"""Max pooling with 2 x 2 windows side by side, above all its gradient: a vector at a time.
 
 Every input has one window, so dx is written once and nothing is added up: an input gets its
 window's dy where its tap is the winner, else zero.  Of 16 windows that is four comparisons, and two
 vectors for each of their two rows, interleaved from the taps.  A winner that is no tap harms
 nothing here, so that winners can be checked on the way.  Where 16 windows are several rows of
 a narrow plane, the rows' pieces are put in order on their way out.  With channels last the vector
-is of channels, and each tap's goes to a pixel of its own.
+is of channels, and each tap's goes to a pixel of its own.  The forward pass of narrow planes goes the
+same way back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numba.extending import intrinsic
 from ..emitted.lanes import (
     LanesEmitter,
     add,
+    beats,
     choose,
     equal,
     lanes_load,
@@ -28,13 +30,18 @@ from ..emitted.lanes import (
 )
 from ..emitted.memory import step
 from ..emitted.vectors import element_pointer
-from ..jit import WITH_WINNER, array, inlined, int64, kernel, out, prange
+from ..jit import WITH_WINNER, array, boolean, inlined, int64, kernel, out, prange
 from .winners import largest_of
 
 _WIDTH = 16  # lanes
 
 #: Windows of a row that come several rows at a time.
 _NARROW = (1, 2, 4, 8)
+
+
+def narrow(g) -> bool:
+    """Does the forward pass of windows that `serves` take several of their rows at a time?"""
+    return g.out[2] in _NARROW and serves(g)
 
 
 def serves(g) -> bool:
@@ -80,6 +87,96 @@ def store_pair_rows(typing, dx, offset, row, count, a, b, c, d):
 
     i = types.int64
     return types.void(dx, i, i, i, a, b, c, d), generate
+
+
+@intrinsic
+def load_pair_rows(typing, x, offset, row, count, fill):
+    """The four taps of ``count`` windows in rows of ``row``, as `store_pair_rows` writes them."""
+
+    def generate(context, builder, signature, arguments):
+        x, offset, row, count, fill = arguments
+        emit = LanesEmitter(context, builder, signature.args[4])
+        pointer = element_pointer(context, builder, signature.args[0], x, offset)
+        n, i64 = emit.count, ir.IntType(64)
+
+        def whole():
+            starts = [builder.gep(pointer, [ir.Constant(i64, v * n)]) for v in range(4)]
+            return [emit.load(start, None, None) for start in starts]
+
+        def part():
+            end = builder.mul(count, ir.Constant(i64, 4))
+            parts = []
+            for v in range(4):
+                mask = emit.between(ir.Constant(i64, 0), builder.sub(end, ir.Constant(i64, v * n)))
+                start = builder.gep(pointer, [ir.Constant(i64, v * n)])
+                parts.append(emit.load(start, mask, fill))
+            return parts
+
+        full = builder.icmp_signed(">=", count, ir.Constant(i64, n))
+        with builder.if_else(full) as (all_of_it, rest):
+            with all_of_it:
+                ones, one_block = whole(), builder.block
+            with rest:
+                others, other_block = part(), builder.block
+        lines = []
+        for one, other in zip(ones, others):
+            phi = builder.phi(emit.vector)
+            phi.add_incoming(one, one_block)
+            phi.add_incoming(other, other_block)
+            lines.append(phi)
+        # even and odd elements of 4 n, each in two vectors
+        sides = [[builder.shuffle_vector(lines[h], lines[h + 1], emit.numbers(
+            [2 * i + side for i in range(n)])) for h in (0, 2)] for side in (0, 1)]  # fmt: skip
+        found = [emit.vector(ir.Undefined)] * 4
+        for windows in _NARROW:
+            same = builder.icmp_signed("==", row, ir.Constant(i64, windows))
+            before = builder.block
+            with builder.if_then(same):
+                taps = []
+                for below in (0, 1):
+                    # window w of line w // windows: in its pair of rows above, or below
+                    picks = [w // windows * 2 * windows + below * windows + w % windows
+                             for w in range(n)]  # fmt: skip
+                    taps += [builder.shuffle_vector(*side, emit.numbers(picks)) for side in sides]
+                within = builder.block
+            joined = []
+            for old, new in zip(found, taps):
+                phi = builder.phi(emit.vector)
+                phi.add_incoming(old, before)
+                phi.add_incoming(new, within)
+                joined.append(phi)
+            found = joined
+        return context.make_tuple(builder, signature.return_type, found)
+
+    i = types.int64
+    return types.UniTuple(fill, 4)(x, i, i, i, fill), generate
+
+
+@inlined
+def _better(a, b, one, other):
+    wins = beats(b, a, False, False)
+    return choose(wins, b, a), choose(wins, other, one)
+
+
+@kernel(lambda F, I: (out(F, 5), out(I, 5), array(F, 5), boolean, int64), variants=WITH_WINNER)
+def largest_of_quarters(y, winner, x, named, pieces):
+    """y and winner of contiguous arrays, where windows that `serves` lie in narrow rows."""
+    Q = y.shape[4]
+    blocks = (y.size + _WIDTH - 1) // _WIDTH
+    for piece in prange(pieces):
+        worst = splat(x.dtype.type(-np.inf), _WIDTH)
+        names = (splat_like(winner.dtype.type(0), worst), splat_like(winner.dtype.type(1), worst),
+                 splat_like(winner.dtype.type(2), worst), splat_like(winner.dtype.type(3), worst))
+        for block in range(blocks * piece // pieces, blocks * (piece + 1) // pieces):
+            at = block * _WIDTH
+            count = min(_WIDTH, y.size - at)
+            a, b, c, d = load_pair_rows(x, 4 * at, Q, count, worst)
+            top, upper = _better(a, b, names[0], names[1])
+            bottom, lower = _better(c, d, names[2], names[3])
+            best, won = _better(top, bottom, upper, lower)
+            lanes_store(y, at, 1, 0, count, best)
+            if named:
+                lanes_store(winner, at, 1, 0, count, won)
 
 
 @inlined

@@ -94,7 +94,8 @@ def _square(stride, rows, side):
     return strip
 
 
-def _strips(stride, rows):
+def strips_of(stride, rows):
+    """Strips of ``rows`` rows of windows that are ``stride`` apart."""
     plain, edged = _strip(stride, rows, False), _strip(stride, rows, True)
     two, three = _square(stride, rows, 2), _square(stride, rows, 3)
 
@@ -125,12 +126,12 @@ def _strips(stride, rows):
     return strips
 
 
-_one_1, _two_1 = (_strips(1, rows) for rows in (1, 2))
-_one_2, _two_2, _four_2 = (_strips(2, rows) for rows in (1, 2, 4))
+_one_1, _two_1 = (strips_of(1, rows) for rows in (1, 2))
+_one_2, _two_2, _four_2 = (strips_of(2, rows) for rows in (1, 2, 4))
 
 
 @inlined
-def _windows_one_by_one(y, winner, x, places_of, Q, stride, dilation, before, taps, jump, window,
+def windows_one_by_one(y, winner, x, places_of, Q, stride, dilation, before, taps, jump, window,
                         width, named):  # fmt: skip
     """A row of windows at an end of x, where nothing may be read that is not asked for."""
     to, name, at = places_of
@@ -181,7 +182,7 @@ def largest_of_rows(y, winner, x, window, stride, dilation, before, named, last,
                 if begin < 0 or behind > last:
                     for row in range(rows):
                         here = (to + row * jumps[0], name + row * jumps[1], at + row * x_jump)
-                        _windows_one_by_one(y, winner, x, here, Q, stride[2], dilation[2],
+                        windows_one_by_one(y, winner, x, here, Q, stride[2], dilation[2],
                                             before[2], taps, jump, window, W, named)  # fmt: skip
                 elif stride[2] == 1:
                     if rows == 1:
@@ -204,8 +205,10 @@ def largest_of_rows(y, winner, x, window, stride, dilation, before, named, last,
 
 
 def serves(y, winner, x, geometry, pieces):
-    """Rows of neighbours, and enough images to share."""
-    if geometry.stride[2] > 2 or geometry.batch * geometry.channels * geometry.out[0] < pieces:
+    """Rows of neighbours, and enough images to share; strides of 3 and 4: max_pool_apart.py."""
+    g = geometry
+    near = g.stride[2] <= 2 and g.batch * g.channels * g.out[0] >= pieces
+    if not near and g.stride[2] not in (3, 4):
         return False
     if x.flags.c_contiguous and y.flags.c_contiguous and winner.flags.c_contiguous:
         return True

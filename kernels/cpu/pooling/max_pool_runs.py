@@ -46,7 +46,7 @@ def _halved(emit, vector, better):
 
 
 @intrinsic
-def _largest_lane(typing, values):
+def largest_lane(typing, values):
     """The largest of a vector's lanes, none of which is NaN."""
 
     def generate(context, builder, signature, arguments):
@@ -110,7 +110,7 @@ def _place_of_largest(x, at, length, worst):
             found = _nans(lanes_load(x, at + i, 1, 0, length - i, worst))
             if found:
                 return i + trailing_zeros(found)
-    return _least_number(best, _largest_lane(best), won)
+    return _least_number(best, largest_lane(best), won)
 
 
 @kernel(lambda F, I: (out(F, 5), out(I, 5), array(F, 5), int64, int64, int64, int64, boolean,

@@ -9,6 +9,7 @@ where it lies is a look into a small table: two cycles a window, whatever the wi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,6 +26,11 @@ _WIDTH = 16  # lanes
 #: Below so many windows a row its start costs more than they do: then all windows of a plane are
 #: one run, if the plane is small enough to stay in L1 (its inputs are counted).
 FEW_WINDOWS, SMALL_PLANE = 8, 4096
+
+#: Planes whose windows come in turns: where windows overlap, one after the other has the same
+#: winner, and each would wait for the sum of the one before.  So many windows over an input are
+#: worth that in planes of longer rows.
+_TOGETHER, MANY_OVER = 4, 16
 
 
 def _signature(F, I):
@@ -56,12 +62,23 @@ def by_planes(dx, dy, winner, corners, places, pieces):
     N, C, D, H, W = dx.shape
     planes, size, windows = N * C, D * H * W, corners.size
     for piece in prange(pieces):
-        for plane in range(planes * piece // pieces, planes * (piece + 1) // pieces):
-            _clear(dx, plane * size, 0, size, size)
-            at = plane * windows
-            for i in range(windows):
-                corner = plane * size + load(corners, i)
-                _hand_back(dx, corner, places, winner, at + i, dy, at + i)
+        plane, end = planes * piece // pieces, planes * (piece + 1) // pieces
+        while plane < end:
+            several = _TOGETHER if plane + _TOGETHER <= end else 1
+            start, at = plane * size, plane * windows
+            _clear(dx, start, 0, several * size, several * size)
+            if several == _TOGETHER:
+                for i in range(windows):
+                    corner, here = start + load(corners, i), at + i
+                    for _ in range(_TOGETHER):
+                        _hand_back(dx, corner, places, winner, here, dy, here)
+                        corner += size
+                        here += windows
+            else:
+                for i in range(windows):
+                    corner = start + load(corners, i)
+                    _hand_back(dx, corner, places, winner, at + i, dy, at + i)
+            plane += several
 
 
 @kernel(_signature, variants=WITH_WINNER)
@@ -167,7 +184,8 @@ def walk(geometry, contiguous, across) -> Walk:
     pixel = g.channels if across else 1
     steps = (H * W * pixel, W * pixel, pixel)
     places = _grid(g.window, tuple(d * hop for d, hop in zip(g.dilation, steps)))
-    if contiguous and g.out[2] < FEW_WINDOWS and D * H * W <= SMALL_PLANE and not across:
+    few = g.out[2] < FEW_WINDOWS or g.taps >= MANY_OVER * math.prod(g.stride)
+    if contiguous and few and D * H * W <= SMALL_PLANE and not across:
         start = -sum(b * hop for b, hop in zip(g.before, steps))
         corners = _grid(g.out, tuple(s * hop for s, hop in zip(g.stride, steps)), start)
         return Walk(by_planes, (corners, places))

@@ -15,7 +15,7 @@ _FIELDS = "N C H W K R S stride padding dilation groups".split()
 _CONVOLUTIONS = {
     # winograd, implicit_gemm, pixel_major (dw)
     "3x3, 64 to 64 channels, 28x28": (2, 64, 28, 28, 64, 3, 3, 1, 1, 1, 1),
-    # winograd, amx (dw)
+    # winograd, inside_taps under "strict", amx (dw)
     "3x3, 512 to 512 channels, 7x7": (4, 512, 7, 7, 512, 3, 3, 1, 1, 1, 1),
     # amx
     "5x5, 48 to 128 channels, 7x7": (8, 48, 7, 7, 128, 5, 5, 1, 2, 1, 1),

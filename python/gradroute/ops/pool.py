@@ -139,6 +139,28 @@ def max_pool_backward(dy, winner, x_shape, window, *, stride=None, padding=0, di
     )
 
 
+def _means_at_once(operation):
+    """What `settled` calls to have an average pool, or its gradient, as one function."""
+
+    def at_once(found, arrays, options):
+        call, geometry, shape, include, plan = found
+        find = getattr(call.backend.pool, f"{operation}_at_once", None)
+        (given,), layout = arrays, options[-1]
+        if find is None or call.whole(given) is not given:
+            return None
+        new = call.maker(shape)
+        kernel = find(canonical(new(), layout), canonical(given, layout), geometry, include, plan)
+
+        def run(given):
+            made = new()
+            kernel(canonical(made, layout), canonical(given, layout))
+            return made
+
+        return run
+
+    return at_once
+
+
 def avg_pool(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False,
              count_include_pad=True, layout="channels_first", out=None):  # fmt: skip
     """The mean of each window.
@@ -172,6 +194,8 @@ def avg_pool(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False,
     call, geometry, shape, include, plan = _avg_pool(
         (x,), (window, stride, padding, dilation, ceil_mode, count_include_pad, layout), out
     )
+    if call.at_once is not None:
+        return call.at_once(x)
     y = call.result(shape, out, whole=True)
     call.backend.pool.avg_pool_forward(
         canonical(y, layout), canonical(call.whole(x), layout), geometry, include, plan,
@@ -180,7 +204,7 @@ def avg_pool(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False,
     return call.finish(y)
 
 
-@settled
+@settled(ready=_means_at_once("avg_pool_forward"))
 def _avg_pool(x, window, stride, padding, dilation, ceil_mode, count_include_pad, layout):
     call = Call({"x": x})
     geometry = window_geometry(
@@ -222,6 +246,8 @@ def avg_pool_backward(dy, x_shape, window, *, stride=None, padding=0, dilation=1
         (dy,), (x_shape, window, stride, padding, dilation, ceil_mode, count_include_pad, layout),
         out,
     )  # fmt: skip
+    if call.at_once is not None:
+        return call.at_once(dy)
     dx = call.result(shape, out, whole=True)
     call.backend.pool.avg_pool_backward(
         canonical(dx, layout), canonical(call.whole(dy), layout), geometry, include, plan,
@@ -230,7 +256,7 @@ def avg_pool_backward(dy, x_shape, window, *, stride=None, padding=0, dilation=1
     return call.finish(dx)
 
 
-@settled
+@settled(ready=_means_at_once("avg_pool_backward"))
 def _avg_pool_backward(dy, x_shape, window, stride, padding, dilation, ceil_mode,
                        count_include_pad, layout):  # fmt: skip
     call = Call({"dy": dy})
