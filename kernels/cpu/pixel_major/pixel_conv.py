@@ -131,8 +131,6 @@ def serves(g, dtype, forward) -> bool:
             cells, gain = dx_cells(g), STRIDED_GAIN
             size, reach = cells.count, cells.seen.window[2] - 1
     run = (size[0] * size[1] - 1) * (size[2] + reach) + size[2]
-    cells = forward_cells(g) if forward else dx_cells(g)
-    gain /= valid_rows(cells, g.size if forward else g.out)
     used = math.prod(size) / (-(-run // COLUMNS[dtype]) * COLUMNS[dtype])
     lanes = rows / (-(-rows // LANES[dtype]) * LANES[dtype])
     if forward and g.stride[2] > 2 and g.taps * g.in_channels // g.groups >= LONG:
