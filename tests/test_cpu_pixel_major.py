@@ -54,6 +54,21 @@ LAST = [
     ((2, 3, 41, 40), (32, 3, 1, 1), {"stride": 2}),
 ]
 
+#: channels last: groups of several channels, and strides at which every pixel of dx has taps
+GROUPS = [
+    ((5, 64, 7, 9), (64, 32, 3, 3), {"padding": 1, "groups": 2}),
+    ((2, 54, 11, 12), (96, 18, 3, 5), {"padding": (1, 2), "stride": (1, 2), "groups": 3}),
+    ((1, 40, 1, 33), (32, 20, 1, 7), {"padding": (0, 3), "dilation": (1, 2), "groups": 2}),
+    ((2, 96, 1, 1), (96, 48, 3, 3), {"padding": 1, "groups": 2}),
+]
+STRIDES = [
+    ((3, 16, 21, 32), (32, 16, 3, 3), {"padding": 1, "stride": 2}),
+    ((1, 32, 19, 18), (16, 32, 5, 4), {"padding": (6, 0), "stride": (3, 2), "dilation": (2, 1)}),
+    ((2, 16, 1, 40), (7, 16, 1, 5), {"padding": (0, 1), "stride": (1, 4)}),
+    ((1, 32, 5, 6, 7), (9, 32, 2, 3, 3), {"padding": 1, "stride": (2, 1, 3)}),
+    ((2, 48, 2, 9), (33, 16, 3, 4), {"padding": (2, 3), "stride": (2, 3), "groups": 3}),
+]
+
 
 def data(x_shape, w_shape, options, dtype):
     rng = np.random.default_rng(4)
@@ -175,6 +190,49 @@ def test_channels_last_results_are_exact_in_arrays_of_any_strides(x_shape, w_sha
         assert error(db, exact_db) < 4 * most
 
 
+@pytest.mark.parametrize("x_shape, w_shape, options", GROUPS + STRIDES)
+@pytest.mark.parametrize("dtype, most", (("float32", 1e-6), ("float64", 1e-14)))
+def test_groups_and_strides_with_channels_last_are_exact(x_shape, w_shape, options, dtype, most):
+    x, w, dy, exact_dw = data(x_shape, w_shape, options, dtype)
+    b = np.random.default_rng(5).standard_normal(len(w)).astype(dtype)
+    exact = [a.astype(float) for a in (x, w, b, dy)]
+    with gr.config(backend="reference"):
+        y, dx = gr.conv(*exact[:3], **options), dx_of(exact[0], exact[1], exact[3], options)
+    found = []
+    more = {"layout": "channels_last", **options}
+    back, dy_back = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
+    for threads in (1, 2):
+        with gr.config(backend="numba", precision="strict", threads=threads):
+            found.append([gr.conv(back, w, b, **more),
+                          *gr.conv_backward(dy_back, back, w, need=("x", "w", "b"), **more)])  # fmt: skip
+            wide = np.repeat(dy_back, 2, axis=-2)[..., ::2, :]
+            np.testing.assert_array_equal(dx_of(back, w, wide, more), found[-1][1])
+            np.testing.assert_array_equal(dw_of(back, w, wide, more), found[-1][2])
+    for one, same in zip(*found):
+        np.testing.assert_array_equal(one, same)
+    actual, actual_dx, dw, db = found[0]
+    assert error(np.moveaxis(actual, -1, 1), y) < most
+    assert error(np.moveaxis(actual_dx, -1, 1), dx) < most
+    assert error(dw, exact_dw) < 4 * most
+    assert error(db, dy.astype(float).sum(axis=(0, *range(2, dy.ndim)))) < 4 * most
+
+
+@pytest.mark.parametrize("value", (np.inf, np.nan))
+def test_padding_is_not_multiplied_into_strided_dx_with_channels_last(value):
+    x_shape, w_shape, options = STRIDES[0]
+    x, w, dy, _ = data(x_shape, w_shape, options, "float32")
+    w[3, 2, 0, 0] = value
+    with gr.config(backend="reference"), np.errstate(invalid="ignore"):
+        wanted = dx_of(x.astype(float), w.astype(float), dy.astype(float), options)
+    back, dy_back = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
+    with gr.config(backend="numba"):
+        actual = np.moveaxis(dx_of(back, w, dy_back, {"layout": "channels_last", **options}), -1, 1)
+    finite = np.isfinite(wanted)
+    assert finite.any() and not finite.all()
+    np.testing.assert_array_equal(actual[~finite], wanted[~finite])
+    np.testing.assert_allclose(actual[finite], wanted[finite], rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("value", (np.inf, np.nan))
 def test_padding_is_not_multiplied_into_channels_last_results(value):
     options = {"padding": 1}
@@ -266,7 +324,10 @@ STRIDED = [
     ((1, 32, 7, 6, 12), (24, 32, 3, 2, 3), {"stride": 2, "padding": 1}),
     ((2, 16, 6, 61), (24, 16, 3, 4), {"stride": (4, 3), "padding": (1, 2)}),
     ((2, 48, 33), (24, 48, 4), {"stride": 3, "padding": 1}),
-]
+    # one phase, of fewer taps than the window
+    ((2, 63, 1, 9), (39, 21, 2, 3),
+     {"stride": (3, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 3}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("x_shape, w_shape, options", STRIDED)
@@ -275,18 +336,13 @@ def test_dx_at_a_stride_is_summed_phase_by_phase(x_shape, w_shape, options, dtyp
     x, w, dy, _ = data(x_shape, w_shape, options, dtype)
     b = np.random.default_rng(6).standard_normal(x_shape[1]).astype(dtype)
     exact = [a.astype(float) for a in (x, w, dy, b)]
-    # what no output reads is the bias
-    over = tuple((n + 2 * q - a * (k - 1) - 1) % s for n, q, a, k, s in zip(
-        x_shape[2:], *(np.broadcast_to(options.get(name, default), x.ndim - 2) for name, default
-                       in (("padding", 0), ("dilation", 1))), w_shape[2:],
-        np.broadcast_to(options["stride"], x.ndim - 2)))  # fmt: skip
     with gr.config(backend="reference"):
         dx = dx_of(exact[0], exact[1], exact[2], options)
-        y = gr.conv_transpose(exact[2], exact[1], exact[3], output_padding=over, **options)
+        y = gr.conv_transpose(exact[2], exact[1], exact[3], **options)
     with gr.config(backend="numba", precision="strict", threads=2):
         assert gr.plan("conv_dx", x, w, **options).algorithm == "pixel_major"
         found = dx_of(x, w, dy, options)
-        made = gr.conv_transpose(dy, w, b, output_padding=over, **options)
+        made = gr.conv_transpose(dy, w, b, **options)
         back = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy)]
         last = dx_of(back[0], w, back[1], options, layout="channels_last")
         into = np.full((*x.shape[:-1], 2 * x.shape[-1]), 7.0, dtype)

@@ -27,9 +27,10 @@ from .products.matmul_plans import linear_plan, matmul_plan
 #: region takes about 3 microseconds, in which one core does some 100,000 of them.
 SERIAL_BELOW = 100_000
 
-#: Times that a multiply-add takes an operation's step: pooling compares, and keeps who won.
+#: Times that a multiply-add takes an operation's step: pooling compares, and keeps who won; a loss
+#: has its exponentials.
 STEPS = {"max_pool_forward": 3, "max_pool_backward": 3,
-         "avg_pool_forward": 2, "avg_pool_backward": 2}  # fmt: skip
+         "avg_pool_forward": 2, "avg_pool_backward": 2, "softmax_cross_entropy": 8}  # fmt: skip
 
 #: Below this many multiply-adds the loops of direct.py are done before a product has packed.
 DIRECT_BELOW = 4_000

@@ -6,14 +6,14 @@ microkernel.py with the factors' parts exchanged: here it is A, the one that is 
 read through tables, a row for each place and a step for each k: where an image lies, row i may be
 any tap of any channel and k any pixel.  B has a fixed step from one k to the next.  Everything is
 an address, as in strided_tile.py, so that B and C may lie in the workspace or in an argument.
+`run_tile` has rows that lie side by side, as the channels of a pixel do: they take no table and no
+registers, so that a tile of one vector may be as many times higher.
 
 LLVM would load all of a step's broadcasts first and move accumulators out of their way; an empty
 instruction that seems to turn a row's sums into the pointer for the next row keeps the order.
 """
 
 from __future__ import annotations
-
-import itertools
 
 from llvmlite import ir
 from numba import types
@@ -23,6 +23,9 @@ from ..jit import helper
 from ..microkernel import ROWS, VECTORS
 from .vectors import VECTOR_BYTES, Emitter, const
 
+#: Rows of a tile of one vector that lie side by side: as many sums as in the largest of the others.
+TALL = ROWS * VECTORS
+
 #: how inline assembly names a vector register
 _REGISTER = "w" if VECTOR_BYTES == 16 else "v" if VECTOR_BYTES == 64 else "x"
 
@@ -30,14 +33,16 @@ _REGISTER = "w" if VECTOR_BYTES == 16 else "v" if VECTOR_BYTES == 64 else "x"
 class _PixelTile(Emitter):
     """Emits the tile for one number of rows and vectors into the function being built."""
 
-    def __init__(self, builder, dtype, rows, vectors):
+    def __init__(self, builder, dtype, rows, vectors, in_run=False):
         super().__init__(builder, dtype)
-        self.rows, self.vectors = rows, vectors
+        self.rows, self.vectors, self.in_run = rows, vectors, in_run
         self.fma = self.intrinsic(f"llvm.fma.{self.suffix}", *[self.vector] * 4)
 
     def emit(self, a, places, steps, depth, b, b_step, c, ldc, start, start_step):
         build = self.builder
-        offsets = [build.load(build.gep(places, [const(i)])) for i in range(self.rows)]
+        offsets = [const(i) for i in range(self.rows)]
+        if not self.in_run:
+            offsets = [build.load(build.gep(places, [offset])) for offset in offsets]
         first = [self.builder.load(at, align=self.size)
                  for at in self._cells(start, start_step)]  # fmt: skip
         last = self._loop(first, a, offsets, steps, depth, b, b_step)
@@ -86,30 +91,38 @@ class _PixelTile(Emitter):
         return self.builder.call(empty, [pointer, *values])
 
 
-@intrinsic
-def _pixel_tile(typing, zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, start,
-                start_step):  # fmt: skip
+def _tile(in_run):
     """A switch over rows and vectors with one emitted tile per case; see `pixel_tile`."""
 
-    def generate(context, builder, signature, arguments):
-        zero, rows, vectors, *addresses, start_step = arguments
-        a, places, steps, depth, b, b_step, c, ldc, start = addresses
-        pa, pb, pc, ps = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, start))
-        pp, pt = (builder.inttoptr(at, const(0).type.as_pointer()) for at in (places, steps))
-        end = builder.append_basic_block("pixels.end")
-        case = builder.add(builder.mul(vectors, const(ROWS + 1)), rows)
-        switch = builder.switch(case, end)
-        for wide, high in itertools.product(range(1, VECTORS + 1), range(1, ROWS + 1)):
-            block = builder.append_basic_block(f"pixels.{high}x{wide}")
-            switch.add_case(const(wide * (ROWS + 1) + high), block)
-            builder.position_at_end(block)
-            emitter = _PixelTile(builder, signature.args[0], high, wide)
-            emitter.emit(pa, pp, pt, depth, pb, b_step, pc, ldc, ps, start_step)
-            builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
+    @intrinsic
+    def emitted(typing, zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, start,
+                start_step):  # fmt: skip
+        def generate(context, builder, signature, arguments):
+            zero, rows, vectors, *addresses, start_step = arguments
+            a, places, steps, depth, b, b_step, c, ldc, start = addresses
+            pa, pb, pc, ps = (builder.inttoptr(at, zero.type.as_pointer())
+                              for at in (a, b, c, start))  # fmt: skip
+            pp, pt = (builder.inttoptr(at, const(0).type.as_pointer()) for at in (places, steps))
+            end = builder.append_basic_block("pixels.end")
+            case = builder.add(builder.mul(vectors, const(TALL + 1)), rows)
+            switch = builder.switch(case, end)
+            for wide in range(1, VECTORS + 1):
+                for high in range(1, (TALL // wide if in_run else ROWS) + 1):
+                    block = builder.append_basic_block(f"pixels.{high}x{wide}")
+                    switch.add_case(const(wide * (TALL + 1) + high), block)
+                    builder.position_at_end(block)
+                    emitter = _PixelTile(builder, signature.args[0], high, wide, in_run)
+                    emitter.emit(pa, pp, pt, depth, pb, b_step, pc, ldc, ps, start_step)
+                    builder.branch(end)
+            builder.position_at_end(end)
+            return context.get_dummy_value()
 
-    return types.void(zero, *[types.intp] * 12), generate
+        return types.void(zero, *[types.intp] * 12), generate
+
+    return emitted
+
+
+_pixel_tile, _run_tile = _tile(in_run=False), _tile(in_run=True)
 
 
 @helper
@@ -121,3 +134,9 @@ def pixel_tile(zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, 
     start_step (0: all begin alike).
     """
     _pixel_tile(zero, rows, vectors, a, places, steps, depth, b, b_step, c, ldc, start, start_step)
+
+
+@helper
+def run_tile(zero, rows, vectors, a, steps, depth, b, b_step, c, ldc, start, start_step):
+    """`pixel_tile` from A[i + steps[k]], of up to TALL rows where there is one vector."""
+    _run_tile(zero, rows, vectors, a, 0, steps, depth, b, b_step, c, ldc, start, start_step)

@@ -15,9 +15,11 @@ import operator
 
 import numpy as np
 
-from ..convolution.blocks import Blocks
+from ..convolution.blocks import Blocks, fill
+from ..convolution.direct import span
 from ..emitted.memory import step
-from ..jit import inlined
+from ..emitted.vectors import copy_row, fill_row
+from ..jit import helper, inlined
 
 #: the only source phase of a copy that is not split
 WHOLE = np.zeros((1, 3), np.int64)
@@ -56,17 +58,27 @@ def copies(g, channels, lead, size, images, block, lanes, within) -> Blocks:
     )  # fmt: skip
 
 
-def tables(g, channels, images, block, s: Blocks, within):
-    """Where in a copy each pixel of a block begins, and each (channel, tap) from there."""
+def tables(g, channels, images, block, s: Blocks, within, taps_first=False):
+    """Where in a copy each pixel of a block begins, and each (channel, tap) from there.
+
+    Or, with ``taps_first``, each (tap, channel).
+    """
     rises = (s.area, s.row, within)
     pixels = offsets((images, *block), (s.volume, *map(operator.mul, g.stride, rises)))
-    taps = map(operator.mul, g.dilation, rises)
-    return pixels, offsets((channels, *g.window), (1 if within > 1 else s.plane, *taps))
+    taps, channel = list(map(operator.mul, g.dilation, rises)), 1 if within > 1 else s.plane
+    if taps_first:
+        return pixels, offsets((*g.window, channels), (*taps, channel))
+    return pixels, offsets((channels, *g.window), (channel, *taps))
 
 
-def beside(image):
-    """An image (N, C, D, H, W) as (N, 1, D, H, W*C), or None: are channels not side by side?"""
+def beside(image, groups):
+    """An image (N, C, D, H, W) as (N, 1, D, H, W*C), or None: are channels not side by side?
+
+    In groups, which `fill_block` copies, it is the image itself.
+    """
     n, c, d, h, w = image.shape
+    if groups > 1:
+        return image if image.strides[1] == image.itemsize else None
     if c == 1 or image.strides[1::3] != (image.itemsize, c * image.itemsize):
         return None
     return image.transpose(0, 2, 3, 4, 1).reshape(n, 1, d, h, w * c)
@@ -82,6 +94,37 @@ def offsets(counts, steps):
 def pieces(size, block):
     """Into how many blocks an image is cut."""
     return math.prod(-(-n // held) for n, held in zip(size, block))
+
+
+@helper
+def fill_block(work, buffer, u, whole, apart, g, n0, images, d0, h0, w0, s):
+    """blocks.fill for all channels of group g; ``apart``: of so many side by side, or 0."""
+    if apart:
+        _fill_pixels(work, buffer, u, g, apart, n0, images, d0, h0, w0, s)
+    else:
+        fill(work, buffer, u, whole, g * s.channels, s.channels, n0, images, d0, h0, w0, s)
+
+
+@helper
+def _fill_pixels(work, buffer, u, g, channels, n0, images, d0, h0, w0, s):
+    """The same of one group, of ``channels`` that lie side by side, of several."""
+    width = min(s.block_w, s.span_w - w0) + s.reach_w
+    left = (w0 - s.lead_w) // channels
+    first, end = span(left, 1, u.shape[4], width // channels)
+    for i in range(images):
+        for z in range(min(s.block_d, s.span_d - d0) + s.reach_d):
+            for y in range(min(s.block_h, s.span_h - h0) + s.reach_h):
+                d, h = z + d0 - s.lead_d, y + h0 - s.lead_h
+                to = buffer + i * s.volume + z * s.area + y * s.row
+                if d < 0 or d >= u.shape[2] or h < 0 or h >= u.shape[3]:
+                    fill_row(work, to, u.dtype.type(0), width)
+                    continue
+                fill_row(work, to, u.dtype.type(0), first * channels)
+                start = ((n0 + i) * step(u, 0) + g * channels + d * step(u, 2) + h * step(u, 3)
+                         + left * step(u, 4))  # fmt: skip
+                for x in range(first, end):
+                    copy_row(work, to + x * channels, u, start + x * step(u, 4), channels)
+                fill_row(work, to + end * channels, u.dtype.type(0), width - end * channels)
 
 
 @inlined

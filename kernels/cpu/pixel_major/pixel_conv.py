@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from ..convolution.blocks import BLOCKS, Blocks, fill
+from ..convolution.blocks import BLOCKS, Blocks
 from ..emitted.memory import load, step, store
 from ..emitted.pixel_tile import pixel_tile
 from ..emitted.strided_tile import address, copy_rows
@@ -33,7 +33,7 @@ from ..emitted.transposition import transpose
 from ..emitted.vectors import ITEMSIZE, LANES, copy_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .pixel_blocks import WHOLE, beside, copies, cut, joined, tables
+from .pixel_blocks import WHOLE, beside, copies, cut, fill_block, joined, tables
 from .pixel_phases import dx_cells, forward_cells, phase_tables, valid_rows
 from .pixel_weights import pack
 
@@ -85,6 +85,7 @@ class Product(NamedTuple):
     source_h: int
     by_rows: int  # is a row of pixels summed by itself, without the taps that only meet padding?
     pads: int
+    apart: int  # channels side by side of a group of several, or 0
     slots: int
     packed_at: int  # the workspace: bias, packed weights; slots: source, then sums
     slots_at: int
@@ -151,7 +152,7 @@ def build(g, dtype, threads, forward) -> Program:
     """For ConvGeometry ``g``; its dx where not ``forward``."""
     channels = (g.in_channels if forward else g.out_channels) // g.groups
     planes = _build(g, dtype, threads, forward, 1)
-    if g.groups > 1 or channels == 1:
+    if channels == 1:
         return planes
     pixels = _build(g, dtype, threads, forward, channels)
     return replace(planes, beside=pixels, size=max(planes.size, pixels.size))
@@ -183,10 +184,11 @@ def _build(g, dtype, threads, forward, within):
     slots_at = packed_at * (1 + steps.size)
     sums_at = s.channels * s.plane
     slot = sums_at + columns * (places.size * each + lanes)
+    apart = within if within > 1 and g.groups > 1 else 0
     product = Product(
         rows, width, COLUMNS[dtype], lanes, steps.size, *cells.count, images, *block,
         *seen.stride[:2], seen.stride[2] * within, *cells.each, source[1], int(by_rows), int(pads),
-        threads, packed_at, slots_at, slot, sums_at,
+        apart, threads, packed_at, slots_at, slot, sums_at,
     )  # fmt: skip
     size = slots_at + threads * slot
     return Program(s, product, places, steps, phases, taps, heights, size, None)
@@ -199,7 +201,7 @@ def run(v, u, w, bias, plan, workspace) -> bool:
     """
     p, pixels = plan.program, None
     if p.beside is not None:
-        pixels = beside(u)
+        pixels = beside(u, p.blocks.groups)
     if pixels is not None:
         u, p = pixels, p.beside
     work, broken = workspace.view(v.dtype), np.zeros(1, np.int64)
@@ -240,8 +242,8 @@ def convolve(v, broken, u, w, bias, work, places, steps, phases, taps, heights, 
 def _block(v, u, work, places, steps, phases, heights, whole, buffer, g, n0, d0, h0, w0, s, p):
     """One block of the target, every channel of one group."""
     images = min(p.images, s.batch - n0)
-    fill(work, buffer, u, whole, g * s.channels, s.channels, n0, images, d0 * p.stride_d,
-         h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
+    fill_block(work, buffer, u, whole, p.apart, g, n0, images, d0 * p.stride_d, h0 * p.stride_h,
+               w0 * p.stride_w, s)  # fmt: skip
     first_d, first_h, first_w = d0 * p.step_d, h0 * p.step_h, w0 * p.step_w
     depth = min(p.block_d * p.step_d, v.shape[2] - first_d)
     height = min(p.block_h * p.step_h, v.shape[3] - first_h)

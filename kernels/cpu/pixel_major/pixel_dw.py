@@ -27,16 +27,16 @@ from numba import types
 
 from ..convolution import columns
 from ..convolution.bias_sums import add_pixels, write_sums
-from ..convolution.blocks import BLOCKS, Blocks, fill
+from ..convolution.blocks import BLOCKS, Blocks
 from ..convolution.regions import forward_axes, pads
 from ..emitted.memory import load, step, store
-from ..emitted.pixel_tile import pixel_tile
+from ..emitted.pixel_tile import TALL, pixel_tile, run_tile
 from ..emitted.strided_tile import address
 from ..emitted.transposition import transpose
 from ..emitted.vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row, finite_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .pixel_blocks import WHOLE, beside, copies, cut, joined, pieces, tables
+from .pixel_blocks import WHOLE, beside, copies, cut, fill_block, joined, pieces, tables
 
 #: Bytes of a block's dy in the columns of one tile.  It need not fit the L1, which reads it in
 #: order; large blocks copy fewer rows of x twice.
@@ -70,7 +70,12 @@ class Sums(NamedTuple):
     tile: int  # columns of a tile
     lanes: int
     weights: int  # (c, tap) of a group
+    taps: int
+    taps_first: int  # are sums in the order (tap, c)?
+    run: int  # (c, tap) side by side in the copy of x, that is (tap, c); all of them: they are not
     panel: int  # of them in a tile
+    tall: int  # and in a tile of one vector
+    apart: int  # channels side by side of a group of several, or 0
     depth: int  # Z, P and Q: pixels of an image
     height: int
     across: int
@@ -121,9 +126,9 @@ def build(g, dtype, threads) -> Program:
     turned = _turns(g, dtype)
     g = _turned(g) if turned else g
     planes = replace(_build(g, dtype, threads, 1), turned=turned)
-    if g.groups > 1 or g.in_channels == 1:
+    if g.in_channels == g.groups:
         return planes
-    pixels = _build(g, dtype, threads, g.in_channels)
+    pixels = _build(g, dtype, threads, g.in_channels // g.groups)
     return replace(planes, beside=pixels, size=max(planes.size, pixels.size))
 
 
@@ -152,7 +157,9 @@ def _build(g, dtype, threads, within):
     limit = BLOCK_BYTES // (ITEMSIZE[dtype] * min(width, across))
     images, block = cut(g.batch, g.out, limit)
     s = copies(g, channels, g.before, g.out, images, block, lanes, within)
-    steps, places = tables(g, channels, images, block, s, within)
+    length = channels * (g.window[2] if g.dilation[2] == 1 else 1)
+    in_runs = within > 1 and length >= ROWS  # of shorter ones a tile would have few rows
+    steps, places = tables(g, channels, images, block, s, within, in_runs)
     blocks = -(-g.batch // images) * pieces(g.out, block)
     parts = max(1, min(blocks, PARTS, g.batch * g.out_plane // LEAST,
                        g.multiply_adds // g.groups // PART_WORK))  # fmt: skip
@@ -161,8 +168,11 @@ def _build(g, dtype, threads, within):
     slots_at = bias_at + g.groups * parts * width
     dy_at = s.channels * s.plane
     slot = dy_at + width * (steps.size + lanes)
+    run, tall = (length, TALL) if in_runs else (places.size, ROWS)
+    panel, high = (-(-run // -(-run // most)) for most in (ROWS, tall))
+    apart = within if within > 1 and g.groups > 1 else 0
     sums = Sums(
-        rows, width, across, lanes, places.size, -(-places.size // -(-places.size // ROWS)),
+        rows, width, across, lanes, places.size, g.taps, int(in_runs), run, panel, high, apart,
         *g.out, images, *block, steps.size, *g.stride[:2], g.stride[2] * within, parts, threads,
         zeros_at, bias_at, slots_at, slot, dy_at,
     )  # fmt: skip
@@ -180,7 +190,7 @@ def run(dw, db, dy, x, plan, workspace) -> bool:
         dw = dw.swapaxes(0, 1)[:, :, ::-1, ::-1, ::-1]
         dy, x, sums = x, dy, np.empty(0, db.dtype)
     if p.beside is not None:
-        pixels = beside(x)
+        pixels = beside(x, p.blocks.groups)
     if pixels is not None:
         x, p = pixels, p.beside
     work, broken = workspace.view(dw.dtype), np.zeros(1, np.int64)
@@ -205,14 +215,13 @@ def reduce(dw, db, broken, dy, x, work, places, steps, whole, s, p):
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
             _sum_part(db.size, dy, x, work, places, steps, whole, slot, task, s, p)
     infinite = 0
+    strips = (p.weights + p.lanes - 1) // p.lanes
     if tasks * p.weights * p.width <= FINISH_ALONE:
-        infinite += _finish(dw, work, s.groups, 0, p.weights, p)
+        infinite += _finish(dw, work, 0, s.groups, 0, strips, p)
     else:
-        strips = (p.weights + p.lanes - 1) // p.lanes
         for slot in prange(p.slots):
-            first, end = slot * strips // p.slots, (slot + 1) * strips // p.slots
-            infinite += _finish(dw, work, s.groups, first * p.lanes,
-                                min(end * p.lanes, p.weights), p)  # fmt: skip
+            infinite += _finish(dw, work, slot, s.groups, slot * strips // p.slots,
+                                (slot + 1) * strips // p.slots, p)  # fmt: skip
     broken[0] = infinite
     for g in range(s.groups if db.size else 0):
         write_sums(db, g * p.rows, p.rows, work, p.bias_at + g * p.parts * p.width, p.parts,
@@ -244,15 +253,15 @@ def _add_block(biased, dy, x, work, places, steps, whole, buffer, task, resume, 
     depth, height = min(p.block_d, p.depth - d0), min(p.block_h, p.height - h0)
     width = min(p.block_w, p.across - w0)
     pixels = images * depth * height * width
-    fill(work, buffer, x, whole, g * s.channels, s.channels, n0, images, d0 * p.stride_d,
-         h0 * p.stride_h, w0 * p.stride_w, s)  # fmt: skip
+    fill_block(work, buffer, x, whole, p.apart, g, n0, images, d0 * p.stride_d, h0 * p.stride_h,
+               w0 * p.stride_w, s)  # fmt: skip
     start = (n0 * step(dy, 0) + g * p.rows * step(dy, 1) + d0 * step(dy, 2) + h0 * step(dy, 3)
              + w0 * step(dy, 4))  # fmt: skip
     apart = step(dy, 4)
     images, depth, height, width = joined(dy, images, depth, height, width)
     for k in range(0, p.rows, p.tile):
         columns, to = min(p.tile, p.width - k), task * p.weights * p.width + k
-        if biased or step(dy, 1) != 1 or p.rows < p.width:
+        if biased or step(dy, 1) != 1 or p.rows < p.width or p.apart:
             packed = buffer + p.dy_at + k * p.pixels
             _pack(work, packed, columns, dy, start + k * step(dy, 1), min(columns, p.rows - k),
                   images, depth, height, width, p)  # fmt: skip
@@ -275,12 +284,19 @@ def _add_block(biased, dy, x, work, places, steps, whole, buffer, task, resume, 
 @helper
 def _add(work, to, columns, buffer, places, steps, first, pixels, dy, apart, resume, p):
     """Adds ``pixels`` pixels of a block, whose dy lie ``apart`` from the address ``dy`` on."""
-    zero = work.dtype.type(0)
-    for row in range(0, p.weights, p.panel):
-        at = address(work, to + row * p.width)
-        pixel_tile(zero, min(p.panel, p.weights - row), columns // p.lanes, address(work, buffer),
-                   address(places, row), address(steps, first), pixels, dy, apart, at, p.width,
-                   at if resume else address(work, p.zeros_at), p.width if resume else 0)  # fmt: skip
+    zero, vectors = work.dtype.type(0), columns // p.lanes
+    high = p.tall if vectors == 1 else p.panel
+    for run in range(0, p.weights, p.run):
+        for row in range(run, run + p.run, high):
+            rows, at = min(high, run + p.run - row), address(work, to + row * p.width)
+            start, start_step = (at, p.width) if resume else (address(work, p.zeros_at), 0)
+            if p.taps_first:
+                run_tile(zero, rows, vectors, address(work, buffer + load(places, row)),
+                         address(steps, first), pixels, dy, apart, at, p.width, start, start_step)  # fmt: skip
+            else:
+                pixel_tile(zero, rows, vectors, address(work, buffer), address(places, row),
+                           address(steps, first), pixels, dy, apart, at, p.width, start,
+                           start_step)  # fmt: skip
 
 
 @helper
@@ -305,29 +321,48 @@ def _pack(work, to, columns, dy, start, rows, images, depth, height, width, p):
 
 
 @helper
-def _finish(dw, work, groups, first, end, p):
-    """Adds the parts' sums of the (channel, tap) first..end-1 and writes them to dw.
+def _finish(dw, work, slot, groups, first, end, p):
+    """Adds the parts' sums of the strips of (channel, tap) first..end-1 and writes them to dw.
 
     Returns 0 if all are finite.
     """
+    infinite = 0
+    for task in range(groups * first, groups * end):
+        g, j = task % groups, task // groups * p.lanes
+        count = min(p.lanes, p.weights - j)
+        sums, part = (g * p.parts * p.weights + j) * p.width, p.weights * p.width
+        if p.taps_first:
+            sums = p.slots_at + slot * p.slot + p.dy_at
+            for i in range(count):
+                row = (j + i) % p.taps * (p.weights // p.taps) + (j + i) // p.taps
+                at = (g * p.parts * p.weights + row) * p.width
+                copy_row(work, sums + i * p.width, work, at, p.width)
+                for other in range(1, p.parts):
+                    add_row(work, sums + i * p.width, work, at + other * part, p.width)
+        else:
+            for other in range(1, p.parts):
+                add_row(work, sums, work, sums + other * part, count * p.width)
+        infinite += _write(dw, work, sums, g, j, count, p)
+    return infinite
+
+
+@helper
+def _write(dw, work, sums, g, first, count, p):
+    """The sums of ``count`` (channel, tap) from ``first`` on to dw; 0 if all are finite."""
     _, _, T, R, S = dw.shape
-    taps, k_step, infinite = T * R * S, step(dw, 0), 0
+    k_step, infinite = step(dw, 0), 0
+    to = g * p.rows * k_step
     rows_lie = (step(dw, 4) == 1 and step(dw, 3) == S and step(dw, 2) == R * S
-                and step(dw, 1) == taps)  # fmt: skip
-    for g in range(groups):
-        sums = (g * p.parts * p.weights + first) * p.width
-        for part in range(1, p.parts):
-            add_row(work, sums, work, sums + part * p.weights * p.width, (end - first) * p.width)
-        to = g * p.rows * k_step
+                and step(dw, 1) == p.taps)  # fmt: skip
+    if rows_lie:
+        transpose(dw, to + first, k_step, work, sums, p.width, count, p.rows, p.lanes)
+    for i in range(count):
+        at, j = sums + i * p.width, first + i
+        infinite += 1 - finite_row(work, at, p.rows)
         if rows_lie:
-            transpose(dw, to + first, k_step, work, sums, p.width, end - first, p.rows, p.lanes)
-        for j in range(first, end):
-            at = sums + (j - first) * p.width
-            infinite += 1 - finite_row(work, at, p.rows)
-            if rows_lie:
-                continue
-            c, t, r, q = j // taps, j // (R * S) % T, j // S % R, j % S
-            tap = c * step(dw, 1) + t * step(dw, 2) + r * step(dw, 3) + q * step(dw, 4)
-            for k in range(p.rows):
-                store(dw, to + tap + k * k_step, load(work, at + k))
+            continue
+        c, t, r, q = j // p.taps, j // (R * S) % T, j // S % R, j % S
+        tap = c * step(dw, 1) + t * step(dw, 2) + r * step(dw, 3) + q * step(dw, 4)
+        for k in range(p.rows):
+            store(dw, to + tap + k * k_step, load(work, at + k))
     return infinite

@@ -25,7 +25,7 @@ from ..emitted.memory import load, step, store
 from ..emitted.padded_rows import pad_row
 from ..emitted.vectors import copy_row, fill_row, spread_even
 from ..jit import array, inlined, kernel, out, prange, triple
-from . import joined_product, pixel_rows, pixel_strips
+from . import grouped_product, joined_product, pixel_rows, pixel_strips
 
 #: With fewer channels, in or out, than a vector has lanes the pixel-major tile is ahead.
 LEAST_CHANNELS = 16
@@ -126,6 +126,9 @@ def _products(v, u, w, bias, program, workspace) -> bool:
         return False
     if inner.algorithm == "strips" and not pixel_strips.fits(targets, sources):
         inner = inner.otherwise()
+    if inner is program.batch and grouped_product.fits(inner, len(w)):
+        grouped_product.run(targets[0], sources[0], w[..., 0, 0, 0], bias, inner, workspace)
+        return True
     for g, (target, source) in enumerate(_groups(len(w), targets, sources)):
         weights, biases = w[g, :, :, 0, 0, 0], bias[g * w.shape[1] : (g + 1) * w.shape[1]]
         if inner.algorithm == "strips":
