@@ -334,22 +334,18 @@ STRIDED = [
 @pytest.mark.parametrize("dtype, most", (("float32", 1e-6), ("float64", 1e-14)))
 def test_dx_at_a_stride_is_summed_phase_by_phase(x_shape, w_shape, options, dtype, most):
     x, w, dy, _ = data(x_shape, w_shape, options, dtype)
-    b = np.random.default_rng(6).standard_normal(x_shape[1]).astype(dtype)
-    exact = [a.astype(float) for a in (x, w, dy, b)]
+    exact = [a.astype(float) for a in (x, w, dy)]
     with gr.config(backend="reference"):
         dx = dx_of(exact[0], exact[1], exact[2], options)
-        y = gr.conv_transpose(exact[2], exact[1], exact[3], **options)
     with gr.config(backend="numba", precision="strict", threads=2):
         assert gr.plan("conv_dx", x, w, **options).algorithm == "pixel_major"
         found = dx_of(x, w, dy, options)
-        made = gr.conv_transpose(dy, w, b, **options)
         back = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy)]
         last = dx_of(back[0], w, back[1], options, layout="channels_last")
         into = np.full((*x.shape[:-1], 2 * x.shape[-1]), 7.0, dtype)
         dx_of(x, w[..., ::-1].copy()[..., ::-1], dy, options, out=(into[..., ::2], None, None))
     with gr.config(backend="numba", precision="strict", threads=1):
         np.testing.assert_array_equal(found, dx_of(x, w, dy, options))
-    assert made.shape == y.shape and error(made, y) < most
     assert error(found, dx) < most and error(np.moveaxis(last, -1, 1), dx) < most
     assert error(into[..., ::2], dx) < most and (into[..., 1::2] == 7).all()
 
