@@ -81,3 +81,20 @@ def backend(request):
         pytest.skip(reason)
     with stand_in, gr.config(backend=name):
         yield name
+
+
+@pytest.fixture
+def without_columns(monkeypatch):
+    """For tests of algorithms that read blocks of images, where columns may be ahead of them."""
+    from gradroute.kernels.cpu import plans
+    from gradroute.kernels.cpu.convolution import column_plans
+
+    def forget():
+        for made in (plans._plan, plans._limited):
+            made.cache_clear()
+        gr.config.current().settled.clear()
+
+    monkeypatch.setattr(column_plans, "MOST_GROUPS", 0)
+    forget()
+    yield
+    forget()

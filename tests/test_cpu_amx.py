@@ -9,9 +9,9 @@ import pytest
 import gradroute as gr
 from gradroute.kernels.cpu.amx import amx_tiles
 
-pytestmark = pytest.mark.skipif(
+pytestmark = [pytest.mark.usefixtures("without_columns"), pytest.mark.skipif(
     not amx_tiles.available(), reason="this processor, or this system, offers no AMX tiles"
-)
+)]  # fmt: skip
 
 #: (N, C, H, W), (K, C/G, R, S), options: each has enough to multiply, and fills the tiles
 CASES = {

@@ -20,6 +20,7 @@ CASES = {
     "groups": ((4, 256, 14, 14), 256, {"groups": 2}),
     "dw as large as the pixels": ((3, 512, 7, 7), 1024, {}),
     "stride 2": ((4, 160, 29, 31), 128, {"stride": 2}),
+    "stride 2, a short last run": ((2, 128, 56, 56), 128, {"stride": 2}),
     "stride 3 and 1": ((3, 128, 40, 11), 128, {"stride": (3, 1)}),
     "three axes": ((2, 128, 4, 13, 14), 160, {"stride": (2, 1, 2)}),
 }
@@ -99,3 +100,59 @@ def test_with_channels_last_every_few_pixels_are_read_where_they_lie(name, bias)
     touched[1, 0] = True
     assert not np.isfinite(y[touched]).any()
     np.testing.assert_allclose(y[~touched], found[~touched], rtol=1e-4, atol=1e-4)
+
+#: x, K, stride: runs of an image that end inside a square, several images in a run, an odd channel
+#: and channels short of a step, a stride of two with odd rows, one row, one panel of weights
+FORWARD = {
+    "rows of 28": ((2, 192, 56, 56), 160, 2),
+    "odd sizes": ((3, 161, 43, 57), 70, 2),
+    "images of several runs": ((2, 63, 70, 81), 64, 1),
+    "several images in a run": ((7, 128, 7, 9), 96, 1),
+    "one panel of weights": ((3, 64, 120, 121), 32, 1),
+    "one row": ((2, 96, 1, 3000), 64, (1, 2)),
+    "three axes": ((4, 128, 4, 13, 14), 160, (3, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("bias", (False, True))
+def test_forward_and_dx_by_runs_of_pixels(name, bias):
+    shape, K, stride = FORWARD[name]
+    _, x, w, options = arrays((shape, K, {"stride": stride}))
+    generator = np.random.default_rng(2)
+    w[...] = generator.standard_normal(w.shape)
+    b = generator.standard_normal(K).astype(w.dtype) if bias else None
+    blocking = gr.plan("conv", x, w, **options).blocking
+    assert blocking["product"] == "amx" and "run" in blocking
+    found = gr.conv(x, w, b, **options)
+    dy = generator.standard_normal(found.shape).astype(x.dtype)
+    dx = gr.conv_backward(dy, x, w, need="x", **options)[0]
+    with gr.config(backend="reference"):
+        exact = gr.conv(*(a if a is None else a.astype(float) for a in (x, w, b)), **options)
+        exact_dx = gr.conv_backward(*(a.astype(float) for a in (dy, x, w)), need="x", **options)[0]
+    assert np.linalg.norm(found - exact) <= 5e-7 * np.linalg.norm(exact)
+    assert np.linalg.norm(dx - exact_dx) <= 5e-7 * np.linalg.norm(exact_dx)
+    last = channels_last(x)[0]
+    wider = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 3)])[..., : x.shape[-1]]
+    with gr.config(threads=1):
+        np.testing.assert_array_equal(gr.conv(x, w, b, **options), found)
+        np.testing.assert_array_equal(gr.conv_backward(dy, x, w, need="x", **options)[0], dx)
+    for other in (last, wider):
+        y = gr.conv(other, w, b, **options)
+        np.testing.assert_allclose(y, found, rtol=1e-4, atol=1e-4)
+    turned = x[..., ::-1]
+    right = gr.conv(np.ascontiguousarray(turned), w, b, **options)
+    np.testing.assert_allclose(gr.conv(turned, w, b, **options), right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", (np.nan, -np.nan, np.inf, np.float32(3e38)))
+def test_numbers_that_are_not_finite_reach_their_pixels_only(value):
+    _, x, w, options = arrays(((2, 128, 40, 61), 96, {}))
+    w[...] = np.random.default_rng(2).standard_normal(w.shape)
+    right = gr.conv(x, w)
+    x[1, 5, 7, 9] = value
+    y = gr.conv(x, w)
+    touched = np.zeros(y.shape, bool)
+    touched[1, :, 7, 9] = True
+    assert not (y[touched] == right[touched]).any()
+    np.testing.assert_allclose(y[~touched], right[~touched], rtol=1e-4, atol=1e-4)

@@ -8,10 +8,13 @@ import pytest
 import gradroute as gr
 from gradroute.kernels.cpu.emitted import vectors
 
-pytestmark = pytest.mark.skipif(
-    vectors.TARGET is None or vectors.VECTOR_BYTES < 64,
-    reason="narrower vectors are filled by short rows, too",
-)
+pytestmark = [
+    pytest.mark.usefixtures("without_columns"),
+    pytest.mark.skipif(
+        vectors.TARGET is None or vectors.VECTOR_BYTES < 64,
+        reason="narrower vectors are filled by short rows, too",
+    ),
+]
 
 #: x's shape, w's shape, options, the passes that are served so in float64
 CASES = {

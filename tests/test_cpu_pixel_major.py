@@ -6,7 +6,10 @@ import pytest
 import gradroute as gr
 from gradroute.kernels.cpu.emitted import vectors
 
-pytestmark = pytest.mark.skipif(vectors.TARGET is None, reason="needs vector multiply-add")
+pytestmark = [
+    pytest.mark.usefixtures("without_columns"),
+    pytest.mark.skipif(vectors.TARGET is None, reason="needs vector multiply-add"),
+]
 
 #: x's shape, w's shape, options: what a block of dw is made of there
 BLOCKS = [

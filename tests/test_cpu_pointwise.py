@@ -224,3 +224,23 @@ def test_a_single_row_with_a_stride(shape, stride, dtype):
     for found, expected in zip((y, *backward), (wanted, *slopes)):
         error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
         assert error < (1e-5 if dtype == "float32" else 1e-13)
+
+
+@pytest.mark.parametrize("dtype, bound", (("float32", 1e-6), ("float64", 1e-14)))
+def test_groups_with_channels_last_take_blocks_of_pixels_in_turn(dtype, bound):
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((2, 41, 43, 192)).astype(dtype)
+    w, b = generator.standard_normal((120, 64, 1, 1)).astype(dtype), generator.standard_normal(120)
+    options, b = {"groups": 3, "layout": "channels_last"}, b.astype(dtype)
+    exact = [a.astype(float) for a in (x, w, b)]
+    with gr.config(backend="reference"):
+        wanted = [gr.conv(*exact, **options), gr.conv(*exact[:2], **options)]
+    wide = np.repeat(x, 2, axis=1)[:, ::2]  # rows of pixels apart: no matrix
+    for source in (x, wide):
+        made = []
+        for threads in (1, 2):
+            with gr.config(backend="numba", precision="strict", threads=threads):
+                made.append([gr.conv(source, w, b, **options), gr.conv(source, w, **options)])
+        for alone, shared, y in zip(*made, wanted):
+            np.testing.assert_array_equal(alone, shared)
+            assert np.linalg.norm(alone - y) < bound * np.linalg.norm(y)

@@ -14,6 +14,7 @@ from .convolution import (
     phases,
     scattered_taps,
     weight_gradient,
+    window_columns,
 )
 from .depthwise import depthwise_conv
 from .matmul import NO_BIAS
@@ -22,13 +23,14 @@ from .products import pointwise
 from .winograd import winograd_conv, winograd_dw
 
 #: algorithm -> its driver, which returns False where the data is not for it
-_CONVOLVE = {"amx": amx_conv.run, "depthwise": depthwise_conv.run,
-             "implicit_gemm": implicit_gemm.run, "inside_taps": inside_taps.run,
+_CONVOLVE = {"amx": amx_conv.run, "columns": window_columns.convolve,
+             "depthwise": depthwise_conv.run, "implicit_gemm": implicit_gemm.run,
+             "inside_taps": inside_taps.run,
              "patches": patches.convolve, "pixel_major": pixel_conv.run,
              "pointwise": pointwise.convolve, "scattered_taps": scattered_taps.run,
              "winograd": winograd_conv.run}  # fmt: skip
-_REDUCE = {"amx": amx_dw.run, "depthwise": depthwise_conv.dw, "implicit_gemm": weight_gradient.run,
-           "patches": patches.reduce, "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
+_REDUCE = {"amx": amx_dw.run, "columns": window_columns.reduce, "depthwise": depthwise_conv.dw,
+           "implicit_gemm": weight_gradient.run, "patches": patches.reduce, "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
            "winograd": winograd_dw.run}  # fmt: skip
 _CONVOLVE["phases"] = partial(phases.convolve, dict(_CONVOLVE))
 _REDUCE["phases"] = partial(phases.reduce, dict(_REDUCE))

@@ -154,7 +154,8 @@ def workspace(plan):
     if size <= KEPT_BYTES:
         _kept.memory = memory = None  # not beside the one that takes its place
     try:
-        memory = aligned_array((size,), np.dtype(np.uint8))
+        whole = -(-size // 64) * 64  # a later call may see it as numbers of 8 bytes
+        memory = aligned_array((whole,), np.dtype(np.uint8))
     except MemoryError:
         raise WorkspaceError(
             f"{plan.operation} ({plan.algorithm}) needs a workspace of {size} bytes, and there is "

@@ -46,8 +46,8 @@ def runs(batch, out, stride, most) -> Runs:
     if stride == (1, 1, 1):
         row, rows = round_up(-(-pixels // -(-pixels // most)), DEPTH), 1
     else:
-        row, count = out[2], out[0] * out[1]
-        rows = -(-count // -(-count // max(1, most // row)))
+        row = out[2]
+        rows = _rows(out[0] * out[1], row, most)
     run = rows * row
     batches = -(-batch // max(1, min(batch, most // pixels)))
     if 1 < batches < min(batch, 8):
@@ -55,6 +55,19 @@ def runs(batch, out, stride, most) -> Runs:
     images = -(-batch // batches)
     longest = round_up(images * min(run, pixels), DEPTH)
     return Runs(row, rows, pixels, run, images, -(-pixels // run), longest + LANES)
+
+
+def _rows(count, row, most):
+    """How many of ``count`` rows of pixels make a run, for which fewest squares are cut."""
+    if count * row <= most:
+        return count
+
+    def cost(rows):
+        whole, last = divmod(count, rows)
+        squares = whole * -(-rows * row // SIDE) + -(-last * row // SIDE)
+        return squares, whole + (last > 0), -(last or rows)
+
+    return min(range(1, max(1, most // row) + 1), key=cost)
 
 
 def longest(r) -> int:
@@ -102,18 +115,18 @@ def stage(work, to, image, places, first, channels, run, images, pixels, r):
     at = to
     for n in range(n0, n0 + images):
         start = n * step(image, 0) + first * step(image, 1)
-        for row in range(row0, row0 + r.rows):
+        for row in range(row0, min(row0 + r.rows, (r.pixels + r.row - 1) // r.row)):
             width = min(r.row, r.pixels - row * r.row)
             source = start + row // places[0] * places[1] + row % places[0] * places[2]
             if by_pixel:
                 for pixel in range(width):
                     copy_row(work, at + pixel * SIDE, image, source + pixel * places[3], channels)
-                at += max(0, width) * SIDE
+                at += width * SIDE
             else:
                 for channel in range(channels):
                     pad_row(work, at + channel * r.stage, image, source + channel * step(image, 1),
                             places[3], 0, width, width)  # fmt: skip
-                at += max(0, width)
+                at += width
     return by_pixel
 
 

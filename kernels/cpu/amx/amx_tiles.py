@@ -295,7 +295,7 @@ def split_rows(typing, work, to, source, row):
     def generate(context, builder, signature, arguments):
         work, to, source, row = arguments
         target = _bytes(context, builder, signature.args[0], work, to)
-        cut = _Cut(builder, DEPTH)
+        cut = Cut(builder, DEPTH)
         with cgutils.for_range(builder, const(SIDE), intp=_INT) as loop:
             values = cut.load(source, builder.mul(row, loop.index))
             for p in range(PARTS):
@@ -319,7 +319,7 @@ def split_row_pairs(typing, work, to, source, row):
     def generate(context, builder, signature, arguments):
         work, to, source, row = arguments
         target = _bytes(context, builder, signature.args[0], work, to)
-        cut = _Cut(builder, 16)
+        cut = Cut(builder, 16)
         with cgutils.for_range(builder, const(DEPTH // 2), intp=_INT) as loop:
             first = builder.mul(row, builder.mul(loop.index, const(2)))
             for half in range(2):
@@ -336,7 +336,7 @@ def split_row_pairs(typing, work, to, source, row):
     return float32(work, types.intp, types.intp, types.intp), generate
 
 
-class _Cut:
+class Cut:
     """Emits the cutting of vectors of float32 into bfloat16 parts, and the largest magnitude."""
 
     def __init__(self, builder, lanes):
@@ -348,10 +348,23 @@ class _Cut:
     def splat(self, value):
         return ir.Constant(self.integers, [value] * self.integers.count)
 
-    def load(self, address, offset):
+    def lanes_at(self, address, offset, mask=None):
+        """The vector at ``address`` + ``offset``, or the lanes of ``mask`` of it and zeros."""
         build = self.builder
         at = build.inttoptr(build.add(address, offset), self.vector.as_pointer())
-        values = build.load(at, align=4)
+        if mask is None:
+            return build.load(at, align=4)
+        lanes = self.vector.count
+        kind = ir.FunctionType(self.vector, [at.type, ir.IntType(32), mask.type, self.vector])
+        name = f"llvm.masked.load.v{lanes}f32.p0"
+        function = cgutils.get_or_insert_function(build.module, kind, name)
+        zeros = ir.Constant(self.vector, [0.0] * lanes)
+        return build.call(function, [at, ir.Constant(ir.IntType(32), 4), mask, zeros])
+
+    def load(self, address, offset, mask=None):
+        """As `lanes_at`, and notes the largest magnitude."""
+        build = self.builder
+        values = self.lanes_at(address, offset, mask)
         size = build.and_(build.bitcast(values, self.integers), self.splat(0x7FFFFFFF))
         seen = build.load(self.largest)
         build.store(build.select(build.icmp_unsigned(">", size, seen), size, seen), self.largest)

@@ -26,6 +26,8 @@ SCATTERED, SORTED = 0.007, 3
 SUMMED = 4
 #: A transformed number, one copied into a block, one moved out of an image or back.
 TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.5
+#: A number read by a table of places, a product's call, and a row of windows that patches.py copies.
+PLACED, CALL, TURNED_ROW = 0.33, 20_000, 15
 #: A row of a phase moved, beside its numbers, and one copied into a block or out of it.
 MOVED_ROW, ROW = 2, 3
 #: A weight packed, and one read from beyond L2; bytes of weights that stay in it.
@@ -33,6 +35,9 @@ PACKED, READ, L2_BYTES = 0.45, 0.2, 1024 * 1024
 #: What cells of a dilated image cost more: a multiply-add, as taps share less that is in L1 (with
 #: cells along W nothing), and then a row copied in or out.
 APART, CELL_ROW = {True: 0.0004, False: 0.0008}, 6
+#: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
+#: is not written out: the loops of direct.py skip what it would multiply.
+FAR = 4096
 #: A byte of memory that the process has not touched before.
 PAGES = 0.7
 
@@ -43,11 +48,16 @@ def cost(plan, g, dtype) -> float | None:
         return _winograd(g, plan.operation)
     dw, tiles = plan.operation == "conv_dw", plan.algorithm == "amx"
     if plan.algorithm == "patches":
-        return g.multiply_adds * VECTORS[dw] + math.prod(g.x_shape) * COPIED
+        rows = 0 if plan.program.whole else math.prod((g.batch, g.in_channels, g.taps, g.out_plane))
+        rows //= g.window[2] * g.out[2]
+        copied = math.prod(g.x_shape) * COPIED + rows * TURNED_ROW
+        return g.multiply_adds * _rate(plan.blocking["product"], dw) + copied
     if plan.algorithm == "inside_taps":
         return _inside(plan.program, dtype)
     if plan.algorithm == "pixel_major":
         return _by_pixels(plan.program, dtype, dw)
+    if plan.algorithm == "columns":
+        return by_columns(g, plan.program.pieces[0][2], dw)
     if not tiles and plan.algorithm != "implicit_gemm":
         return None
     if not dw:
@@ -62,7 +72,8 @@ def cost(plan, g, dtype) -> float | None:
     rows = (-(-s.batch // s.images) * _pieces(s) * len(used) * s.images * g.in_channels
             * (block[0] + reach[0]) * (block[1] + reach[1]))  # fmt: skip
     multiplied = g.multiply_adds * filled * (TILES if tiles else VECTORS)[True]
-    return multiplied + copied * COPIED + rows * ROW
+    written = math.prod(g.w_shape) * PACKED if tiles else 0
+    return multiplied + copied * COPIED + rows * ROW + written
 
 
 def _pieces(s):
@@ -91,6 +102,19 @@ def _by_pixels(program, dtype, dw) -> float:
     alone = 2 if (s.groups * p.parts if dw else blocks) == 1 else 1
     each = multiplied * VECTORS[dw] + (copied + turned) * COPIED + rows * ROW
     return alone * (each + far) + packed * PACKED
+
+
+def by_columns(g, product, dw) -> float:
+    """By way of window_columns.py, whose products are as ``product``, the plan of the first."""
+    copied = math.prod((g.batch, g.in_channels, g.taps, g.out_plane)) * PLACED
+    multiplied = g.multiply_adds * _rate(product.algorithm, dw)
+    weights = math.prod(g.w_shape) * (PACKED if product.algorithm == "amx" else READ)
+    return copied + multiplied + weights + math.prod(g.y_shape) * READ + g.groups * CALL
+
+
+def _rate(product, dw):
+    """Of a multiply-add of a product by an algorithm of this name."""
+    return (TILES if product == "amx" else VECTORS)[dw]
 
 
 def _inside(program, dtype) -> float:
@@ -174,3 +198,10 @@ def by_phases(built, one, dtype) -> float | None:
 def fresh(size, kept) -> float:
     """Of a workspace of ``size`` bytes that is too large to be kept between calls."""
     return size * PAGES if size > kept else 0.0
+
+
+def far(g) -> bool:
+    """Do taps reach so far beyond the image that a padded copy of it would be mostly zeros?"""
+    spans = [n + before + after + (r - 1) * d for n, before, after, r, d
+             in zip(g.size, g.before, g.after, g.window, g.dilation)]  # fmt: skip
+    return math.prod(spans) > FAR * max(g.plane, g.out_plane)

@@ -22,6 +22,7 @@ from ..products.matmul_plans import affords
 from ..products.pointwise_plans import pointwise_plan
 from ..winograd import winograd_dw, winograd_program
 from . import (
+    column_plans,
     conv_costs,
     implicit_gemm,
     patches,
@@ -31,10 +32,6 @@ from . import (
     weight_gradient,
 )
 from .inside_plans import inside_plan
-
-#: Cells of a padded image for each of the image's own, or of the result's, beyond which padding
-#: is not written out: the loops of direct.py skip what it would multiply.
-FAR = 4096
 
 #: Below this many multiply-adds cutting float32 into parts costs more than AMX saves.
 AMX_ABOVE = 2_000_000
@@ -74,38 +71,39 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
 
 def _plan(made, g, dtype, settings, again, tiled, without):
     """For arrays in any layout."""
-    operation = made.operation
     if tiled and "phases" not in without:
         def plan(threads, one, limit):
+            refused = {"phases"} if one == g else {"phases", "columns"}  # cut images have gaps
             return conv_plan(replace(made, threads=threads), one, dtype,
                              replace(settings, workspace_limit=limit), again, True,
-                             without | {"phases"})  # fmt: skip
+                             without | refused)  # fmt: skip
 
         found = phase_plans.phases_plan(made, g, dtype, settings, again, plan, KEPT_BYTES)
         if found is not None:
             return found
-    if tiled and not _far(g):
-        for algorithm, serves, build in _CHOICES:
-            if algorithm not in without and serves(operation, g, dtype, settings):
-                found = build(made, g, dtype, settings, again)
-                if found is not None and affords(settings, found.workspace_bytes):
-                    other = _ahead(build, made, g, dtype, settings, again)
-                    return other or found
-        general = _general
-        if operation == "conv_dw":
-            general = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
-        made = (_ahead(general, made, g, dtype, settings, again)
-                or general(made, g, dtype, settings, again))  # fmt: skip
+    if tiled and not conv_costs.far(g):
+        blocks = lambda one: _by_blocks(one, g, dtype, settings, again, without)  # noqa: E731
+        made = column_plans.columns_plan(made, g, dtype, settings, again, blocks, without,
+                                         BUFFER_BYTES) or blocks(made)  # fmt: skip
     if depthwise_conv.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
 
 
-def _far(g) -> bool:
-    """Do taps reach so far beyond the image that a padded copy of it would be mostly zeros?"""
-    spans = [n + before + after + (r - 1) * d for n, before, after, r, d
-             in zip(g.size, g.before, g.after, g.window, g.dilation)]  # fmt: skip
-    return math.prod(spans) > FAR * max(g.plane, g.out_plane)
+def _by_blocks(made, g, dtype, settings, again, without):
+    """The plan of an algorithm that reads blocks of images."""
+    operation = made.operation
+    for algorithm, serves, build in _CHOICES:
+        if algorithm not in without and serves(operation, g, dtype, settings):
+            found = build(made, g, dtype, settings, again)
+            if found is not None and affords(settings, found.workspace_bytes):
+                other = _ahead(build, made, g, dtype, settings, again)
+                return other or found
+    general = _general
+    if operation == "conv_dw":
+        general = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
+    return (_ahead(general, made, g, dtype, settings, again)
+            or general(made, g, dtype, settings, again))  # fmt: skip
 
 
 def _depthwise(other, g, dtype, settings):
@@ -215,8 +213,10 @@ def _amx_serves(operation, g, dtype, settings) -> bool:
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     # a 1x1 window reads what it cuts once: with few channels that costs more than it saves
     least = 1
-    if g.taps == 1:
-        least = (4 if operation == "conv_dw" else 2) * amx_tiles.SIDE
+    if g.taps == 1 and operation == "conv_dw":
+        least = 4 * amx_tiles.SIDE
+    elif g.taps == 1:
+        least = (1 if pointwise.serves(g) else 2) * amx_tiles.SIDE
     few = channels < amx_tiles.SIDE or channels == amx_tiles.SIDE and g.taps < 16
     if operation == "conv_dw" and g.taps > 1 and few and pixel_dw.serves(g):
         return False  # half of a register of channels: the vectors are as fast, and copy less
@@ -293,9 +293,8 @@ def _ahead(build, made, g, dtype, settings, again):
     The others split rows by the stride and pad blocks of few positions: of small images nothing
     but the ends of rows is left.  Decided for two threads, so that all numbers of them agree.
     """
-    forward, other = made.operation == "conv_forward", _pixel_conv
-    if made.operation == "conv_dw":
-        other = _pixel_dw
+    forward = made.operation == "conv_forward"
+    other = _pixel_dw if made.operation == "conv_dw" else _pixel_conv
     if not (pixel_dw.pays(g) if other is _pixel_dw else pixel_conv.fits(g, forward)):
         return None
     pair = replace(made, threads=2)

@@ -11,7 +11,7 @@ from ..products.matmul_plans import affords
 from . import conv_costs
 
 #: So many times less must it cost by the estimate than each of these algorithms.
-AHEAD = {"amx": 1.5, "implicit_gemm": 1.15}
+AHEAD = {"amx": 1.5, "columns": 1.25, "implicit_gemm": 1.15}
 
 
 def inside_plan(pair, made, g, dtype, settings, again):

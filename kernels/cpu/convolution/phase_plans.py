@@ -49,7 +49,8 @@ def pay(built, one, plain, g, dtype, kept) -> bool:
     """Is ``built``, whose phases are convolutions of geometry ``one``, ahead of ``plain``?"""
     if plain.algorithm == "direct":
         return True
-    if one.multiply_adds <= (1 - phases.SPARED) * g.multiply_adds and not built.batches:
+    fewer = one.multiply_adds <= (1 - phases.SPARED) * g.multiply_adds and not built.batches
+    if fewer and plain.algorithm != "columns":
         return True
     costs = conv_costs.by_phases(built, one, dtype), conv_costs.cost(plain, g, dtype)
     if None in costs:

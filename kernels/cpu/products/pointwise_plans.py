@@ -7,14 +7,14 @@ from functools import partial
 
 from gradroute.geometry import MatmulGeometry
 
-from ..amx import amx_matmul, amx_pointwise, amx_pointwise_dw
+from ..amx import amx_matmul, amx_pointwise, amx_pointwise_dw, amx_tiles
 from ..emitted.vectors import ITEMSIZE
 from . import joined_product, matrix_vector, pixel_rows, pixel_strips, pointwise
 from .matmul_plans import amx_plan, matmul_plan
 
-#: Below this many multiply-adds of a 1x1 window with few weights the threads' cutting for each
-#: other costs more than AMX saves.
-STRIPS_BELOW = 80_000_000
+#: Below this many multiply-adds of a 1x1 window with few weights cutting costs more than AMX saves;
+#: below twice as many, if what is cut is multiplied with one panel of weights only.
+STRIPS_BELOW = 40_000_000
 
 #: Below this many pixels in all they do not pay for cutting the weights.
 ALONE = 512
@@ -73,7 +73,8 @@ def _images(made, g, dtype, settings, tiles):
     strips = pixel_strips.serves(rows, channels, g.out_plane, dtype)
     stride = g.stride if made.operation == "conv_forward" else (1, 1, 1)
     strided = stride != (1, 1, 1)
-    few = strips and g.multiply_adds < STRIPS_BELOW and not strided
+    least = STRIPS_BELOW * (1 if rows > amx_tiles.SIDE else 2)
+    few = strips and g.multiply_adds < least and not strided
     lone = g.batch * g.out_plane < ALONE and g.out_plane >= pointwise.LEAST_PIXELS
     if tiles and amx_matmul.serves_images(g) and not (few or lone):
         built = amx_matmul.build(g.batch, rows, g.out_plane, channels, made.threads,
@@ -81,9 +82,7 @@ def _images(made, g, dtype, settings, tiles):
         found = amx_plan(made, product, built, settings)
         if channels > amx_pointwise.MOST_CHANNELS:
             return found
-        runs = amx_pointwise.build(g, rows, channels, stride, made.threads)
-        # several small images fill tiles together
-        return _runs(found, runs) if strided or runs.runs.images > 1 else found
+        return _runs(found, amx_pointwise.build(g, rows, channels, stride, made.threads))
     small = g.out_plane < pointwise.LEAST_PIXELS
     packed = None if small else matmul_plan(made, product, dtype, vectors)
     if strips and not small:

@@ -35,7 +35,11 @@ _CONVOLUTIONS = {
     "16x16 stride 16, 3 to 768 channels, 224x224": (4, 3, 224, 224, 768, 16, 16, 16, 0, 1, 1),
     # patches: strips (dx)
     "4x4 stride 4, 3 to 96 channels, 112x112": (2, 3, 112, 112, 96, 4, 4, 4, 0, 1, 1),
-    # phases (dw) by winograd, amx
+    # columns: packed
+    "5x5 stride 4, 160 to 40 channels, 16x16": (2, 160, 16, 16, 40, 5, 5, 4, 2, 1, 1),
+    # phases by winograd
+    "3x3 dilation 2, 256 to 256 channels, 64x64": (1, 256, 64, 64, 256, 3, 3, 1, 2, 2, 1),
+    # amx, columns: amx (dw)
     "3x3 dilation 6, 512 to 256 channels, 33x33": (1, 512, 33, 33, 256, 3, 3, 1, 6, 6, 1),
     "3x3 dilation 18, 512 to 256 channels, 33x33": (1, 512, 33, 33, 256, 3, 3, 1, 18, 18, 1),
     # implicit_gemm, pixel_major (dw)

@@ -1,0 +1,61 @@
+"""Does a convolution go by way of its columns?  conv_plans.py asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from math import prod
+
+from gradroute.config import available_threads
+
+from ..depthwise import depthwise_conv
+from ..emitted.vectors import ITEMSIZE
+from ..products.matmul_plans import affords, matmul_plan
+from . import conv_costs, window_columns
+
+#: So many times less must it cost by the estimate than the others, which copy less.
+AHEAD = 1.25
+
+#: Groups are products of their own, and as many calls.
+MOST_GROUPS = 8
+
+
+def columns_plan(made, g, dtype, settings, again, blocks, without, most):
+    """The plan by way of columns, or None where it is not ahead of that of ``blocks(made)``.
+
+    Its workspace is ``most`` bytes at most, beside the weights, with all threads there are; costs are
+    those of two: all numbers of them agree on it.  ``without`` as in conv_plans.py.
+    """
+    if "columns" in without or depthwise_conv.serves(g):
+        return None
+    if g.groups > MOST_GROUPS or not g.batch or g.taps == 1:
+        return None
+    if window_columns.column_bytes(g, dtype) > window_columns.IMAGE_BYTES:
+        return None
+    pair = replace(made, threads=2)
+    found = blocks(pair)
+    if found.algorithm not in ("amx", "implicit_gemm", "patches", "pixel_major"):
+        return None
+    product = window_columns.first_product(g, dtype, made.operation, _plan(pair, dtype, settings))
+    least = conv_costs.by_columns(g, product, made.operation == "conv_dw")
+    if least * AHEAD >= conv_costs.cost(found, g, dtype):
+        return None
+    all_ = max(made.threads, available_threads())
+    build = partial(window_columns.build, g, dtype, made.operation)
+    built = build(_plan(replace(made, threads=all_), dtype, settings))
+    beside = built.size - prod(g.w_shape) * ITEMSIZE[dtype]
+    if not affords(settings, built.size) or beside > most:
+        return None
+    if made.threads < all_:
+        built = build(_plan(made, dtype, settings))
+    product = built.pieces[0][2]
+    return replace(made, algorithm="columns", workspace_bytes=built.size, program=built,
+                   blocking={"images": built.images, "product": product.algorithm,
+                             **product.blocking},
+                   otherwise=partial(again, settings, "columns"))  # fmt: skip
+
+
+def _plan(made, dtype, settings):
+    """Makes the plan of a product; the workspace is asked of the whole convolution."""
+    unlimited = replace(settings, workspace_limit=None)
+    return lambda product: matmul_plan(made, product, dtype, unlimited)
