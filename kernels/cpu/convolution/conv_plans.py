@@ -231,12 +231,10 @@ def _fill(count):
 
 def _amx(made, g, dtype, settings, again):
     built = _amx_program(made, g)
-    if built is None:
-        return None
     strict = partial(again, replace(settings, precision="strict"))
-    return replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
-                   blocking={"tile": amx_tiles.TILE, **built.beside.blocking},
-                   otherwise=strict)  # fmt: skip
+    return built and replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
+                             blocking={"tile": amx_tiles.TILE, **built.beside.blocking},
+                             otherwise=strict)  # fmt: skip
 
 
 def _amx_program(made, g):
