@@ -141,3 +141,10 @@ def test_a_workspace_limit_below_what_they_need_takes_another_way():
     with gr.config(workspace_limit=gr.plan("conv", x, w, **options).workspace_bytes - 1):
         assert gr.plan("conv", x, w, **options).algorithm != "amx"
         assert error(gr.conv(x, w, **options), y) < 1e-6
+
+
+def test_inputs_that_no_output_reads_have_no_gradient():
+    x, w = np.zeros((16, 64, 14, 1), np.float32), np.ones((128, 64, 11, 1), np.float32)
+    options = {"stride": (3, 2), "padding": (3, 9)}  # columns are read at odd places only
+    dy = np.ones(gr.conv(x, w, **options).shape, np.float32)
+    assert not gr.conv_backward(dy, x, w, need="x", **options)[0].any()

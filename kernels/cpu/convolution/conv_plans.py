@@ -232,9 +232,9 @@ def _fill(count):
 def _amx(made, g, dtype, settings, again):
     built = _amx_program(made, g)
     strict = partial(again, replace(settings, precision="strict"))
-    return replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
-                   blocking={"tile": amx_tiles.TILE, **built.beside.blocking},
-                   otherwise=strict)  # fmt: skip
+    return built and replace(made, algorithm="amx", workspace_bytes=built.size, program=built,
+                             blocking={"tile": amx_tiles.TILE, **built.beside.blocking},
+                             otherwise=strict)  # fmt: skip
 
 
 def _amx_program(made, g):
@@ -245,6 +245,8 @@ def _amx_program(made, g):
     if made.operation == "conv_dx":
         rows, channels, source = channels, rows, g.out
     usual, *cells = _axes(made.operation, g)
+    if not regions.source_phases(usual):
+        return None  # no output reads an input
     held = [(usual, amx_program.BLOCK_BYTES), *itertools.product(cells, amx_program.CELL_BYTES)]
     return _cheapest([amx_program.build(axes, source, g.batch, g.groups, rows, channels,
                                         made.threads, BUFFER_BYTES, bytes_)

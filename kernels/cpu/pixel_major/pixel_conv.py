@@ -9,6 +9,8 @@ what is to be written.  Where vectors run along pixels instead (implicit_gemm.py
 are computed for nothing, which costs most where rows are short; here it is lanes without an output
 channel.
 
+Where many of their taps only meet padding, pixels are summed row by row without those rows of taps.
+
 dx at a stride has cells of as many inputs as the stride, each of which is read through taps of its
 own: a phase.  All phases of a block are summed next to each other before anything is written, where
 vectors along rows would write every other number.
@@ -28,11 +30,12 @@ from ..emitted.memory import load, step, store
 from ..emitted.pixel_tile import pixel_tile
 from ..emitted.strided_tile import address, copy_rows
 from ..emitted.transposition import transpose
-from ..emitted.vectors import ITEMSIZE, LANES, copy_row, fill_row, finite_row
+from ..emitted.vectors import ITEMSIZE, LANES, copy_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
 from .pixel_blocks import WHOLE, beside, copies, cut, fill_block, joined, tables
-from .pixel_phases import dx_cells, forward_cells, phase_tables
+from .pixel_phases import dx_cells, forward_cells, phase_tables, valid_rows
+from .pixel_weights import pack
 
 #: Bytes of a block's sums in the columns of one tile.
 BLOCK_BYTES = 100 * 1024
@@ -46,6 +49,9 @@ GAIN = 0.9
 
 #: And for dx at a stride, where vectors along rows would write every other number only.
 STRIDED_GAIN = 1.15
+
+#: Rows of pixels are summed one by one if not more of their taps' rows meet the source.
+SKIPPED = 0.9
 
 #: Steps of a sum beside which that is little, where else a source with a stride of more than 2
 #: would be read element by element.
@@ -76,6 +82,8 @@ class Product(NamedTuple):
     step_d: int  # pixels of a cell
     step_h: int
     step_w: int
+    source_h: int
+    by_rows: int  # is a row of pixels summed by itself, without the taps that only meet padding?
     pads: int
     apart: int  # channels side by side of a group of several, or 0
     slots: int
@@ -96,6 +104,7 @@ class Program:
     steps: np.ndarray  # and of each (channel, tap) of each phase
     phases: np.ndarray  # as pixel_phases.py has them, and the taps
     taps: np.ndarray
+    heights: np.ndarray
     size: int  # of the workspace, in elements
     beside: Program | None  # for a source whose channels lie side by side
 
@@ -164,7 +173,9 @@ def _build(g, dtype, threads, forward, within):
     images, block = cut(g.batch, cells.count, max(1, min(limit, max(shared, 4 * ROWS // each))))
     s = copies(seen, channels, cells.lead, cells.count, images, block, lanes, within)
     places, every = tables(seen, channels, images, block, s, within)
-    phases, taps, steps = phase_tables(cells, every, channels)
+    strided = not forward and g.stride != (1, 1, 1)
+    by_rows = strided or valid_rows(cells, source) < SKIPPED
+    phases, taps, heights, steps = phase_tables(cells, every, channels, by_rows)
     reach = [(n - 1) * apart for n, apart in zip(seen.window, seen.dilation)]
     pads = any(before > 0 or (n - 1) * stride + more - before >= held
                for before, n, stride, more, held
@@ -176,11 +187,11 @@ def _build(g, dtype, threads, forward, within):
     apart = within if within > 1 and g.groups > 1 else 0
     product = Product(
         rows, width, COLUMNS[dtype], lanes, steps.size, *cells.count, images, *block,
-        *seen.stride[:2], seen.stride[2] * within, *cells.each, int(pads), apart, threads,
-        packed_at, slots_at, slot, sums_at,
+        *seen.stride[:2], seen.stride[2] * within, *cells.each, source[1], int(by_rows), int(pads),
+        apart, threads, packed_at, slots_at, slot, sums_at,
     )  # fmt: skip
     size = slots_at + threads * slot
-    return Program(s, product, places, steps, phases, taps, size, None)
+    return Program(s, product, places, steps, phases, taps, heights, size, None)
 
 
 def run(v, u, w, bias, plan, workspace) -> bool:
@@ -195,14 +206,14 @@ def run(v, u, w, bias, plan, workspace) -> bool:
         u, p = pixels, p.beside
     work, broken = workspace.view(v.dtype), np.zeros(1, np.int64)
     convolve(v.dtype, plan.threads, v, broken, u, w, bias, work, p.places, p.steps, p.phases,
-             p.taps, WHOLE, p.blocks, p.product)  # fmt: skip
+             p.taps, p.heights, WHOLE, p.blocks, p.product)  # fmt: skip
     return not broken[0]
 
 
 @kernel(lambda F: (out(F, 5), out(int64, 1), array(F, 5), array(F, 6), array(F, 1), out(F, 1),
                    array(int64, 1), array(int64, 1), array(int64, 2), array(int64, 2),
-                   array(int64, 2), BLOCKS, PRODUCT))  # fmt: skip
-def convolve(v, broken, u, w, bias, work, places, steps, phases, taps, whole, s, p):
+                   array(int64, 1), array(int64, 2), BLOCKS, PRODUCT))  # fmt: skip
+def convolve(v, broken, u, w, bias, work, places, steps, phases, taps, heights, whole, s, p):
     """v, or broken[0] = 1 and nothing: see run."""
     high = (p.size_h + p.block_h - 1) // p.block_h
     wide = (p.size_w + p.block_w - 1) // p.block_w
@@ -210,11 +221,11 @@ def convolve(v, broken, u, w, bias, work, places, steps, phases, taps, whole, s,
     tasks = pieces * ((s.batch + p.images - 1) // p.images) * s.groups
     infinite = 0
     if s.groups == 1:
-        infinite += _pack(work, w, bias, phases, taps, 0, 1, p)
+        infinite += pack(work, w, bias, phases, taps, 0, 1, p)
     else:
         for slot in prange(p.slots):
-            infinite += _pack(work, w, bias, phases, taps, slot * s.groups // p.slots,
-                              (slot + 1) * s.groups // p.slots, p)  # fmt: skip
+            infinite += pack(work, w, bias, phases, taps, slot * s.groups // p.slots,
+                             (slot + 1) * s.groups // p.slots, p)  # fmt: skip
     if infinite and p.pads:
         broken[0] = 1
         tasks = 0
@@ -222,74 +233,13 @@ def convolve(v, broken, u, w, bias, work, places, steps, phases, taps, whole, s,
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
             g, block = task % s.groups, task // s.groups
             n0, piece = block // pieces * p.images, block % pieces
-            _block(v, u, work, places, steps, phases, whole, p.slots_at + slot * p.slot, g, n0,
-                   piece // (high * wide) * p.block_d, piece // wide % high * p.block_h,
+            _block(v, u, work, places, steps, phases, heights, whole, p.slots_at + slot * p.slot,
+                   g, n0, piece // (high * wide) * p.block_d, piece // wide % high * p.block_h,
                    piece % wide * p.block_w, s, p)  # fmt: skip
 
 
 @helper
-def _pack(work, w, bias, phases, taps, first, end, p):
-    """Bias and weights of some groups: [group][columns of a tile][phase][(channel, tap)][column].
-
-    Returns whether a weight is not finite.
-    """
-    rows, size = w.shape[1], p.width * p.depth
-    if p.rows < p.width or bias.size == 0:  # lanes without a row, too: denormals are slow
-        fill_row(work, first * p.width, work.dtype.type(0), (end - first) * p.width)
-    if p.rows < p.width:
-        fill_row(work, p.packed_at + first * size, work.dtype.type(0), (end - first) * size)
-    for g in range(first, end):
-        for k in range(rows if bias.size else 0):
-            store(work, g * p.width + k, load(bias, (g * rows + k) * step(bias, 0)))
-        for k in range(0, rows, p.tile):
-            to, start = p.packed_at + (g * p.width + k) * p.depth, g * step(w, 0) + k * step(w, 1)
-            columns, some = min(p.tile, p.width - k), min(p.tile, rows - k)
-            if phases.shape[0] == 1 and phases[0, 8] == w.shape[3] * w.shape[4] * w.shape[5]:
-                _pack_columns(work, to, w, start, columns, some, p)
-            else:
-                _pack_phases(work, to, w, start, columns, some, phases, taps)
-    return not finite_row(work, p.packed_at + first * size, (end - first) * size)
-
-
-@helper
-def _pack_phases(work, to, w, start, columns, rows, phases, taps):
-    """`_pack_columns` of each phase's taps."""
-    k_step = step(w, 1)
-    for phase in range(phases.shape[0]):
-        count, before = phases[phase, 8], phases[phase, 9]
-        for c in range(w.shape[2]):
-            for i in range(before, before + count):
-                at = (start + c * step(w, 2) + taps[i, 0] * step(w, 3) + taps[i, 1] * step(w, 4)
-                      + taps[i, 2] * step(w, 5))  # fmt: skip
-                for k in range(rows):
-                    store(work, to + k, load(w, at + k * k_step))
-                to += columns
-
-
-@helper
-def _pack_columns(work, to, w, start, columns, rows, p):
-    """``rows`` weights side by side for each (channel, tap)."""
-    _, _, channels, T, R, S = w.shape
-    taps, k_step = T * R * S, step(w, 1)
-    lie = step(w, 5) == 1 and step(w, 4) == S and step(w, 3) == R * S
-    if lie and step(w, 2) == taps:
-        transpose(work, to, columns, w, start, k_step, rows, channels * taps, p.lanes)
-        return
-    for c in range(channels):
-        at = start + c * step(w, 2)
-        if lie and taps > 1:
-            transpose(work, to + c * taps * columns, columns, w, at, k_step, rows, taps, p.lanes)
-            continue
-        for tap in range(taps):
-            t, r, q = tap // (R * S), tap // S % R, tap % S
-            source = at + t * step(w, 3) + r * step(w, 4) + q * step(w, 5)
-            target = to + (c * taps + tap) * columns
-            for i in range(rows):
-                store(work, target + i, load(w, source + i * k_step))
-
-
-@helper
-def _block(v, u, work, places, steps, phases, whole, buffer, g, n0, d0, h0, w0, s, p):
+def _block(v, u, work, places, steps, phases, heights, whole, buffer, g, n0, d0, h0, w0, s, p):
     """One block of the target, every channel of one group."""
     images = min(p.images, s.batch - n0)
     fill_block(work, buffer, u, whole, p.apart, g, n0, images, d0 * p.stride_d, h0 * p.stride_h,
@@ -302,17 +252,18 @@ def _block(v, u, work, places, steps, phases, whole, buffer, g, n0, d0, h0, w0, 
           + first_h * step(v, 3) + first_w * step(v, 4))  # fmt: skip
     sums, apart = buffer + p.sums_at, step(v, 4)
     straight = step(v, 1) == 1 and p.rows == p.width
-    if phases.shape[0] > 1:
+    if p.by_rows:
         for k in range(0, p.rows, p.tile):
             columns = min(p.tile, p.width - k)
             if straight:
                 _phases(address(v, to + k), step(v, 0), step(v, 2), step(v, 3), apart, columns,
-                        work, buffer, places, steps, phases, images, d0, h0, w0, g * p.width + k,
-                        p)  # fmt: skip
+                        work, buffer, places, steps, phases, heights, images, d0, h0, w0,
+                        g * p.width + k, p)  # fmt: skip
                 continue
             _phases(address(work, sums), depth * height * width * columns,
                     height * width * columns, width * columns, columns, columns, work, buffer,
-                    places, steps, phases, images, d0, h0, w0, g * p.width + k, p)  # fmt: skip
+                    places, steps, phases, heights, images, d0, h0, w0, g * p.width + k,
+                    p)  # fmt: skip
             pieces = joined(v, images, depth, height, width)
             _write(v, to + k * step(v, 1), work, sums, columns, min(columns, p.rows - k), *pieces,
                    p)  # fmt: skip
@@ -339,21 +290,31 @@ def _block(v, u, work, places, steps, phases, whole, buffer, g, n0, d0, h0, w0, 
 
 @helper
 def _phases(to, v_image, v_plane, v_row, apart, columns, work, buffer, places, steps, phases,
-            images, d0, h0, w0, k, p):  # fmt: skip
-    """The sums of all phases of a block, row by row to where they belong from address ``to`` on."""
+            heights, images, d0, h0, w0, k, p):  # fmt: skip
+    """The sums of all phases of a block, row by row to where they belong from address ``to`` on.
+
+    Of the window's rows only those that meet rows of the source: they are neighbours.
+    """
     for phase in range(phases.shape[0]):
         depth = min(p.block_d, phases[phase, 3] - d0)
         height = min(p.block_h, phases[phase, 4] - h0)
         width = min(p.block_w, phases[phase, 5] - w0)
-        count, before = phases[phase, 6], phases[phase, 7]
-        weights = p.packed_at + k * p.depth + before * columns
+        rows, before = phases[phase, 10], phases[phase, 11]
+        each = phases[phase, 6] // max(1, rows)  # steps of a row of taps
         start = phases[phase, 0] * v_plane + phases[phase, 1] * v_row + phases[phase, 2] * apart
         for row in range(images * depth * height if min(depth, height, width) > 0 else 0):
             i, z, y = row // (depth * height), row // height % depth, row % height
             at = start + i * v_image + z * p.step_d * v_plane + y * p.step_h * v_row
             first = ((i * p.block_d + z) * p.block_h + y) * p.block_w
+            low, high, h = 0, rows, (h0 + y) * p.stride_h
+            while low < high and not 0 <= h + heights[before + low] < p.source_h:
+                low += 1
+            while low < high and not 0 <= h + heights[before + high - 1] < p.source_h:
+                high -= 1
+            skipped = phases[phase, 7] + low * each
             _sum(work, first, width, to + at * work.itemsize, p.step_w * apart, columns, buffer,
-                 places, steps, before, count, k, weights, p)  # fmt: skip
+                 places, steps, skipped, (high - low) * each, k,
+                 p.packed_at + k * p.depth + skipped * columns, p)  # fmt: skip
 
 
 @helper

@@ -53,22 +53,45 @@ def dx_cells(g) -> Cells | None:
     return Cells(count, each, tuple(-before for before in least), seen, axes)
 
 
-def phase_tables(cells, places, channels):
-    """(phases, taps, steps) as arrays.
+def valid_rows(cells, source) -> float:
+    """The part of all (row of a phase, tap row) whose tap row reads a row of the source.
+
+    As if there were one, where there is none.
+    """
+    every, valid = 0, 0
+    for _, count, pairs in cells.axes[1]:
+        for _, at in pairs:
+            first = at * cells.seen.dilation[1] - cells.lead[1]
+            reads = range(first, first + count * cells.seen.stride[1], cells.seen.stride[1])
+            every += count
+            valid += sum(0 <= row < source[1] for row in reads)
+    return max(valid, 1) / every
+
+
+def phase_tables(cells, places, channels, by_rows):
+    """(phases, taps, heights, steps) as arrays.
 
     ``places`` are the offsets of all (channel, position) in a copy of the source.  A phase is: its
     first pixel and its cells along D, H and W, its steps (one for each channel and tap) and those
-    before it, its taps and those before it.  ``taps`` has their places in the window, ``steps``
-    their offsets in the copy.
+    before it, its taps and those before it, its rows of taps and those before it.  ``taps`` has
+    their places in the window, ``steps`` their offsets in the copy, ``heights`` where rows of taps
+    read, beside what a cell's number leads to.  Steps are in the order (channel, tap), or (row of
+    taps, channel, tap) if ``by_rows``, so that those of some rows lie together.
     """
     places = places.reshape(channels, *cells.seen.window)
-    phases, taps, steps = [], [], []
+    phases, taps, heights, steps = [], [], [], []
     for axes in itertools.product(*cells.axes):
         read = [[at for _, at in pairs] for _, _, pairs in axes]
-        found = places[np.ix_(range(channels), *read)].ravel()
+        found = places[np.ix_(range(channels), *read)]
+        window = np.stack(np.meshgrid(*([tap for tap, _ in pairs] for _, _, pairs in axes),
+                                      indexing="ij"), -1)  # fmt: skip
+        if by_rows:
+            found, window = found.transpose(2, 0, 1, 3), window.swapaxes(0, 1)
         phases.append([*(first for first, _, _ in axes), *(count for _, count, _ in axes),
-                       found.size, sum(map(len, steps)), math.prod(map(len, read)), len(taps)])
-        taps += itertools.product(*([tap for tap, _ in pairs] for _, _, pairs in axes))
-        steps.append(found)
-    return (np.array(phases, np.int64), np.array(taps, np.int64).reshape(-1, 3),
+                       found.size, sum(map(len, steps)), math.prod(map(len, read)),
+                       sum(map(len, taps)), len(read[1]), len(heights)])  # fmt: skip
+        taps.append(window.reshape(-1, 3).astype(np.int64))
+        heights += [at * cells.seen.dilation[1] - cells.lead[1] for at in read[1]]
+        steps.append(found.ravel())
+    return (np.array(phases, np.int64), np.concatenate(taps), np.array(heights, np.int64),
             np.concatenate(steps))  # fmt: skip
