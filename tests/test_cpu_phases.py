@@ -8,7 +8,7 @@ import gradroute as gr
 from gradroute.config import available_threads, config
 from gradroute.kernels.cpu import plans
 from gradroute.kernels.cpu.amx import amx_tiles
-from gradroute.kernels.cpu.convolution import conv_costs, conv_plans, phase_plans, phases
+from gradroute.kernels.cpu.convolution import conv_costs, phase_plans, phases, tile_plans
 from gradroute.kernels.cpu.emitted import vectors
 
 pytestmark = pytest.mark.skipif(
@@ -144,7 +144,7 @@ def test_what_is_not_finite_reaches_what_a_direct_sum_takes_it_to(always, name, 
 def in_cells(monkeypatch, request):
     """Cells wherever they can be, and no phases."""
     which = 1 if request.param == "of rows" else -1
-    monkeypatch.setattr(conv_plans, "_cheapest",
+    monkeypatch.setattr(tile_plans, "cheapest",
                         lambda programs, tiles: (programs * 2)[which])  # fmt: skip
     monkeypatch.setattr(phase_plans, "pay", lambda *arguments: False)
     forget()

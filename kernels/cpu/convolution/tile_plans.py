@@ -1,0 +1,168 @@
+"""Plans of the register tile's general algorithms: conv_plans.py asks.
+
+``made``, ``again``: as there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache, partial
+
+from gradroute.config import available_threads
+
+from ..emitted.vectors import ITEMSIZE
+from ..pixel_major import pixel_conv, pixel_dw
+from ..products.matmul_plans import affords
+from . import conv_costs, implicit_gemm, regions, weight_gradient
+
+#: Workspace beyond the packed weights, for all threads together.
+BUFFER_BYTES = 32 * 1024 * 1024
+
+#: So many times less must the pixel-major way cost by the estimate where others serve, too.
+AHEAD = 1.5
+
+
+def possible_axes(operation, g):
+    """What the axes of the forward pass or of dx can be, the usual ones first."""
+    forward = operation == "conv_forward"
+    usual = regions.forward_axes(g) if forward else regions.dx_axes(g)
+    return [usual, *regions.cell_axes(g, forward)]
+
+
+def cheapest(programs, tiles):
+    if len(programs) == 1:
+        return programs[0]
+    return min(programs, key=lambda program: conv_costs.of_program(program, tiles))
+
+
+def general_plan(made, g, dtype, settings, again):
+    """What serves where nothing else does, or where it is much ahead of that."""
+    build = _forward_or_dx
+    if made.operation == "conv_dw":
+        build = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
+    return (pixel_major_ahead(build, made, g, dtype, settings, again)
+            or build(made, g, dtype, settings, again))  # fmt: skip
+
+
+def _forward_or_dx(made, g, dtype, settings, again):
+    """Vectors along channels, or along pixels and channels where targets are channels-last."""
+    forward, found = made.operation == "conv_forward", None
+    small = pixel_conv.serves(g, dtype, forward)
+    if small or pixel_conv.serves_last(g, dtype, forward):
+        found = _pixel_conv(made, g, dtype, settings)
+    return found if small and found else _implicit_gemm(made, g, dtype, settings, last=found)
+
+
+def pixel_major_ahead(build, made, g, dtype, settings, again):
+    """The pixel-major way where it is much ahead of what ``build`` makes, or None.
+
+    The others split rows by the stride and pad blocks of few positions: of small images nothing
+    but the ends of rows is left.  Decided for two threads, so that all numbers of them agree.
+    """
+    forward = made.operation == "conv_forward"
+    other = _pixel_dw if made.operation == "conv_dw" else _pixel_conv
+    if not (pixel_dw.pays(g) if other is _pixel_dw else pixel_conv.fits(g, forward)):
+        return None
+    pair = replace(made, threads=2)
+    found, long = build(pair, g, dtype, settings, again), other(pair, g, dtype, settings)
+    if not found or found.algorithm not in ("amx", "implicit_gemm") or not long:
+        return None
+    if long.algorithm != "pixel_major":
+        return None
+    if conv_costs.cost(long, g, dtype) * AHEAD >= conv_costs.cost(found, g, dtype):
+        return None
+    return other(made, g, dtype, settings)
+
+
+def _for_any_threads(build, made, dtype, settings):
+    """``build``'s program and its bytes, or (None, 0) where all threads there are have no room:
+
+    what serves a call, and so its bits, must not depend on how many of them are asked for.
+    """
+    most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
+    all_ = max(made.threads, available_threads())
+    built = build(all_)
+    if built.size * ITEMSIZE[dtype] > most:
+        return None, 0
+    if made.threads < all_:
+        built = build(made.threads)
+    return built, built.size * ITEMSIZE[dtype]
+
+
+def _pixel_conv(made, g, dtype, settings):
+    """None where there is no room for it."""
+    forward = made.operation == "conv_forward"
+    built, size = _for_any_threads(lambda threads: pixel_conv.build(g, dtype, threads, forward),
+                                   made, dtype, settings)  # fmt: skip
+    if built is None:
+        return None
+    p = built.product
+    blocking = {"columns": p.tile, "images": p.images,
+                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+def _pixel_dw(made, g, dtype, settings, again=None):
+    built, size = _for_any_threads(lambda threads: pixel_dw.build(g, dtype, threads),
+                                   made, dtype, settings)  # fmt: skip
+    if built is None:
+        return _weight_gradient(made, g, dtype, settings)
+    p = built.sums
+    blocking = {"panel": p.panel, "columns": p.tile, "parts": p.parts, "images": p.images,
+                "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
+    return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+def _weight_gradient(made, g, dtype, settings, again=None):
+    item, budget = ITEMSIZE[dtype], BUFFER_BYTES // 2
+    if settings.workspace_limit is not None:
+        budget = settings.workspace_limit // 2
+    built = weight_gradient.build(regions.forward_axes(g), g, dtype, made.threads, max(1, budget))
+    size = built.size * item
+    if not affords(settings, size):
+        return made  # the direct loops need none
+    p, s = built.reduction, built.blocks
+    blocking = {"panel": p.panel, "columns": p.columns, "run": p.run, "parts": p.parts,
+                "images": s.images, "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
+    return replace(made, algorithm="implicit_gemm", workspace_bytes=size, blocking=blocking,
+                   program=built)  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _implicit_gemm(made, g, dtype, settings, flat=True, last=None):
+    """``flat``: a window of 1 may take every image as one row, if the arrays' strides allow it.
+
+    ``last`` is the plan for targets whose channels lie side by side, if it is another.
+    """
+    flat = flat and _one_to_one(g)
+    seen = replace(g, size=(1, 1, g.plane), out=(1, 1, g.plane)) if flat else g
+    rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
+    source = seen.size
+    if made.operation == "conv_dx":
+        rows, channels, source = channels, rows, seen.out
+    item, budget = ITEMSIZE[dtype], BUFFER_BYTES
+    if settings.workspace_limit is not None:
+        budget = settings.workspace_limit - math.prod(g.w_shape) * item - 1024
+    programs = [implicit_gemm.build(axes, source, g.batch, g.groups, rows, channels, dtype,
+                                    made.threads, max(budget, 1), flat, last is None)
+                for axes in possible_axes(made.operation, seen)]  # fmt: skip
+    programs = [built for built in programs if affords(settings, built.size * item)]
+    if not programs:
+        return made  # the direct loops need none
+    built = cheapest(programs, False)
+    size, p, s = built.size * item, built.product, built.blocks
+    blocking = {"panel": p.panel, "columns": p.columns, "chunk": p.chunk, "images": s.images,
+                "block": (s.block_d, s.block_h, s.block_w)}  # fmt: skip
+    otherwise = partial(_implicit_gemm, made, g, dtype, settings, False) if flat else None
+    if last is not None:
+        otherwise = lambda: last  # noqa: E731
+    return replace(made, algorithm="implicit_gemm", workspace_bytes=size, blocking=blocking,
+                   program=built, otherwise=otherwise)  # fmt: skip
+
+
+def _one_to_one(g) -> bool:
+    """Does every output element read one input element, its own?"""
+    return g.window == g.stride == (1, 1, 1) and g.before == g.after == (0, 0, 0)
