@@ -19,6 +19,9 @@ AHEAD = 1.25
 #: Groups are products of their own, and as many calls.
 MOST_GROUPS = 8
 
+#: Places in the table of a plan, which is kept: 4 MiB.
+MOST_PLACES = 1 << 19
+
 
 def columns_plan(made, g, dtype, settings, again, blocks, without, most):
     """The plan by way of columns, or None where it is not ahead of that of ``blocks(made)``.
@@ -28,7 +31,7 @@ def columns_plan(made, g, dtype, settings, again, blocks, without, most):
     """
     if "columns" in without or depthwise_conv.serves(g):
         return None
-    if g.groups > MOST_GROUPS or not g.batch or g.taps == 1:
+    if g.groups > MOST_GROUPS or not g.batch or g.taps == 1 or g.taps * g.out_plane > MOST_PLACES:
         return None
     if window_columns.column_bytes(g, dtype) > window_columns.IMAGE_BYTES:
         return None

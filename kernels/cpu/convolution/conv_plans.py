@@ -224,7 +224,7 @@ def _amx_program(made, g):
     if made.operation == "conv_dx":
         rows, channels, source = channels, rows, g.out
     usual, *cells = tile_plans.possible_axes(made.operation, g)
-    if not regions.source_phases(usual):
+    if not all(map(regions.source_phases, (usual, *cells))):
         return None  # no output reads an input
     held = [(usual, amx_program.BLOCK_BYTES), *itertools.product(cells, amx_program.CELL_BYTES)]
     programs = [amx_program.build(axes, source, g.batch, g.groups, rows, channels, made.threads,

@@ -112,12 +112,17 @@ class Program:
 #: And this many, times what vectors hold, are not packed by one thread while the other waits.
 MOST = 1 << 23
 
+#: Phases of dx beyond which their tables take longer to make than a small image to compute.
+MOST_PHASES = 256
+
 
 def fits(g, forward) -> bool:
     """Could it be asked?"""
     if not 0 < math.prod(g.w_shape) <= MOST or g.batch * math.prod(g.size) * g.out_plane == 0:
         return False
-    return forward or g.stride == (1, 1, 1) or dx_cells(g) is not None
+    if forward or g.stride == (1, 1, 1):
+        return True
+    return math.prod(map(min, g.stride, g.size)) <= MOST_PHASES and dx_cells(g) is not None
 
 
 def serves(g, dtype, forward) -> bool:

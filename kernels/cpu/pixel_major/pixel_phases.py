@@ -34,12 +34,8 @@ def forward_cells(g) -> Cells:
 
 def dx_cells(g) -> Cells | None:
     """None where no input is read at all along an axis."""
-    axes = [[(first, (size - 1 - first) // stride + 1,
-              [(tap, (first + before - tap * dilation) // stride) for tap in range(window)
-               if (first + before - tap * dilation) % stride == 0])
-             for first in range(min(stride, size))]
-            for window, size, stride, dilation, before
-            in zip(g.window, g.size, g.stride, g.dilation, g.before)]  # fmt: skip
+    axes = [_dx_phases(*axis)
+            for axis in zip(g.window, g.size, g.stride, g.dilation, g.before)]  # fmt: skip
     reads = [[at for _, _, taps in axis for _, at in taps] for axis in axes]
     if not all(reads):
         return None
@@ -53,6 +49,16 @@ def dx_cells(g) -> Cells | None:
     return Cells(count, each, tuple(-before for before in least), seen, axes)
 
 
+def _dx_phases(window, size, stride, dilation, before):
+    """(first, its cells, [(tap, output that the first of them reads by it)]) of each phase."""
+    taps = {}
+    for tap in range(window):
+        first = (tap * dilation - before) % stride
+        taps.setdefault(first, []).append((tap, (first + before - tap * dilation) // stride))
+    return [(first, (size - 1 - first) // stride + 1, taps.get(first, []))
+            for first in range(min(stride, size))]  # fmt: skip
+
+
 def valid_rows(cells, source) -> float:
     """The part of all (row of a phase, tap row) whose tap row reads a row of the source.
 
@@ -61,10 +67,10 @@ def valid_rows(cells, source) -> float:
     every, valid = 0, 0
     for _, count, pairs in cells.axes[1]:
         for _, at in pairs:
-            first = at * cells.seen.dilation[1] - cells.lead[1]
-            reads = range(first, first + count * cells.seen.stride[1], cells.seen.stride[1])
+            first, stride = at * cells.seen.dilation[1] - cells.lead[1], cells.seen.stride[1]
+            before, end = (max(0, -(-(edge - first) // stride)) for edge in (0, source[1]))
             every += count
-            valid += sum(0 <= row < source[1] for row in reads)
+            valid += min(count, end) - min(count, before)
     return max(valid, 1) / every
 
 
@@ -80,6 +86,7 @@ def phase_tables(cells, places, channels, by_rows):
     """
     places = places.reshape(channels, *cells.seen.window)
     phases, taps, heights, steps = [], [], [], []
+    steps_before = taps_before = 0
     for axes in itertools.product(*cells.axes):
         read = [[at for _, at in pairs] for _, _, pairs in axes]
         found = places[np.ix_(range(channels), *read)]
@@ -88,8 +95,10 @@ def phase_tables(cells, places, channels, by_rows):
         if by_rows:
             found, window = found.transpose(2, 0, 1, 3), window.swapaxes(0, 1)
         phases.append([*(first for first, _, _ in axes), *(count for _, count, _ in axes),
-                       found.size, sum(map(len, steps)), math.prod(map(len, read)),
-                       sum(map(len, taps)), len(read[1]), len(heights)])  # fmt: skip
+                       found.size, steps_before, math.prod(map(len, read)),
+                       taps_before, len(read[1]), len(heights)])  # fmt: skip
+        steps_before += found.size
+        taps_before += math.prod(map(len, read))
         taps.append(window.reshape(-1, 3).astype(np.int64))
         heights += [at * cells.seen.dilation[1] - cells.lead[1] for at in read[1]]
         steps.append(found.ravel())

@@ -8,6 +8,7 @@ is the target's base plus the tap's shift.  A class is all pixels with the same 
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,22 +37,22 @@ def _axis(window, targets, sources, stride, dilation, before, forward):
     """Taps in order, their shifts, {(first tap, end): [(target, base)]}."""
     apart = [tap * dilation for tap in range(window)]
     order = list(range(window))
-    if forward:
-        shifts = apart
-        seen = [(at * stride - before, order) for at in range(targets)]
-    else:
+    if not forward:
         order.sort(key=lambda tap: (apart[tap] % stride, tap))
-        shifts = [-(apart[tap] // stride) for tap in order]
-        by_rest = {}
-        for i, tap in enumerate(order):
-            by_rest.setdefault(apart[tap] % stride, []).append(i)
-        seen = [((at + before) // stride, by_rest.get((at + before) % stride, []))
-                for at in range(targets)]  # fmt: skip
+    shifts = apart if forward else [-(apart[tap] // stride) for tap in order]
+    by_rest = {}  # the first of the taps of a remainder, and how far back they reach
+    for i, tap in enumerate(order):
+        by_rest.setdefault(apart[tap] % stride, (i, []))[1].append(-shifts[i])
     groups = {}
-    for target, (base, candidates) in enumerate(seen):
-        inside = [i for i in candidates if 0 <= base + shifts[i] < sources]
-        run = (inside[0], inside[-1] + 1) if inside else (0, 0)
-        groups.setdefault(run, []).append((target, base))
+    for target in range(targets):
+        if forward:
+            base = target * stride - before
+            run = bisect_left(shifts, -base), bisect_left(shifts, sources - base)
+        else:
+            base, rest = divmod(target + before, stride)
+            first, back = by_rest.get(rest, (0, ()))
+            run = first + bisect_right(back, base - sources), first + bisect_right(back, base)
+        groups.setdefault(run if run[0] < run[1] else (0, 0), []).append((target, base))
     return order, shifts, groups
 
 
