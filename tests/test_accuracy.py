@@ -19,6 +19,9 @@ SHAPES = pathlib.Path(__file__).parent.parent / "asv_bench" / "shapes"
 #: how the two products of a layer's gradients share one call, of which gr.plan has no operation
 OF_LINEAR_BACKWARD = {"together", "apart"}
 
+#: how maximum pools are computed, which gives the numbers of x themselves
+OF_MAX_POOL = {"by_axes"}
+
 
 def forms(case):
     dtype = np.dtype("float32")
@@ -58,7 +61,7 @@ def named_in_the_sources():
 @pytest.mark.skipif(not TARGET, reason="this machine's only algorithm is direct: no vectors")
 def test_every_algorithm_that_a_plan_can_name_is_in_the_table():
     listed = {part for _, name in served(accuracy.cases()) for part in name.split(": ")}
-    named = named_in_the_sources() - OF_LINEAR_BACKWARD
+    named = named_in_the_sources() - OF_LINEAR_BACKWARD - OF_MAX_POOL
     assert {"direct", "winograd", "pointwise", "strips", "matrix_vector"} <= named
     if not amx_tiles.available():
         named.discard("amx")

@@ -1,10 +1,14 @@
 """Few weights, in vectors along channels: blocks of every kind, parts, strides of arrays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import gradroute as gr
+from gradroute.geometry import ConvGeometry
 from gradroute.kernels.cpu.emitted import vectors
+from gradroute.kernels.cpu.pixel_major import pixel_phases
 
 pytestmark = [
     pytest.mark.usefixtures("without_columns"),
@@ -397,3 +401,18 @@ def test_rows_of_taps_that_only_meet_padding_are_left_out(x_shape, w_shape, opti
     assert error(found[0], y) < most and error(found[1], dx) < most
     assert error(np.moveaxis(last[0], -1, 1), y) < most
     assert error(np.moveaxis(last[1], -1, 1), dx) < most
+
+
+@pytest.mark.parametrize("stride, dilation, before", [(1, 1, 0), (1, 1, 4), (2, 3, 5), (3, 2, 1)])
+def test_rows_that_only_meet_padding_are_counted_without_a_walk_along_them(stride, dilation, before):
+    held, window = 7, 4
+    out = (held + 2 * before - (window - 1) * dilation - 1) // stride + 1
+    g = ConvGeometry(size=(1, held, 5), window=(1, window, 1), out=(1, out, 5),
+                     stride=(1, stride, 1), dilation=(1, dilation, 1), before=(0, before, 0),
+                     after=(0, before, 0), batch=1, in_channels=2, out_channels=3,
+                     groups=1)  # fmt: skip
+    inside = [0 <= row * stride + tap * dilation - before < held
+              for row in range(out) for tap in range(window)]  # fmt: skip
+    assert pixel_phases.valid_rows(pixel_phases.forward_cells(g), g.size) == np.mean(inside)
+    far = replace(g, out=(1, 10**12, 5), before=(0, 10**11, 0))
+    assert 0 < pixel_phases.valid_rows(pixel_phases.forward_cells(far), g.size) < 1e-9
