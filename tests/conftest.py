@@ -83,18 +83,31 @@ def backend(request):
         yield name
 
 
+def _forget_plans():
+    from gradroute.kernels.cpu import plans
+
+    for made in (plans._plan, plans._limited):
+        made.cache_clear()
+    gr.config.current().settled.clear()
+
+
 @pytest.fixture
 def without_columns(monkeypatch):
     """For tests of algorithms that read blocks of images, where columns may be ahead of them."""
-    from gradroute.kernels.cpu import plans
     from gradroute.kernels.cpu.convolution import column_plans
 
-    def forget():
-        for made in (plans._plan, plans._limited):
-            made.cache_clear()
-        gr.config.current().settled.clear()
-
     monkeypatch.setattr(column_plans, "MOST_GROUPS", 0)
-    forget()
+    _forget_plans()
     yield
-    forget()
+    _forget_plans()
+
+
+@pytest.fixture
+def without_inside_taps(monkeypatch):
+    """The same where each pixel's own taps may be."""
+    from gradroute.kernels.cpu.convolution import inside_plans
+
+    monkeypatch.setattr(inside_plans, "AHEAD", {})
+    _forget_plans()
+    yield
+    _forget_plans()

@@ -9,7 +9,7 @@ import pytest
 import gradroute as gr
 from gradroute.kernels.cpu.amx import amx_tiles
 
-pytestmark = [pytest.mark.usefixtures("without_columns"), pytest.mark.skipif(
+pytestmark = [pytest.mark.usefixtures("without_columns", "without_inside_taps"), pytest.mark.skipif(
     not amx_tiles.available(), reason="this processor, or this system, offers no AMX tiles"
 )]  # fmt: skip
 

@@ -40,7 +40,7 @@ def builds():
             for dtypes, parallel in kernel._builds if isinstance(dtypes, tuple)}
 
 with gr.config(backend="numba", threads=2):
-    for sizes in ((1, 2, 8), (1, 2, 20), (4, 24, 20), (4, 70, 14), (4, 66, 14)):
+    for sizes in ((1, 2, 8), (1, 2, 20), (4, 24, 20), (4, 70, 14), (4, 66, 14), (4, 68, 16)):
         every_operation(*sizes)
     from gradroute.kernels.cpu.jit import KERNELS as kernels
     before = builds()
