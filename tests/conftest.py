@@ -83,31 +83,32 @@ def backend(request):
         yield name
 
 
-def _forget_plans():
+@pytest.fixture
+def fresh_plans():
+    """Plans made in a test that changes how they are made are made for it, and kept for nobody."""
     from gradroute.kernels.cpu import plans
 
-    for made in (plans._plan, plans._limited):
-        made.cache_clear()
-    gr.config.current().settled.clear()
+    def forget():
+        for made in (plans._plan, plans._limited):
+            made.cache_clear()
+        gr.config.current().settled.clear()
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture
-def without_columns(monkeypatch):
+def without_columns(monkeypatch, fresh_plans):
     """For tests of algorithms that read blocks of images, where columns may be ahead of them."""
     from gradroute.kernels.cpu.convolution import column_plans
 
     monkeypatch.setattr(column_plans, "MOST_GROUPS", 0)
-    _forget_plans()
-    yield
-    _forget_plans()
 
 
 @pytest.fixture
-def without_inside_taps(monkeypatch):
+def without_inside_taps(monkeypatch, fresh_plans):
     """The same where each pixel's own taps may be."""
     from gradroute.kernels.cpu.convolution import inside_plans
 
     monkeypatch.setattr(inside_plans, "AHEAD", {})
-    _forget_plans()
-    yield
-    _forget_plans()

@@ -31,7 +31,7 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def always(monkeypatch):
+def always(monkeypatch, fresh_plans):
     """Columns wherever they can serve: what they cost is not what is tested."""
     monkeypatch.setattr(column_plans.conv_costs, "by_columns", lambda g, product, dw: 0.0)
 

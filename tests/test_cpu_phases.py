@@ -5,8 +5,7 @@ import pytest
 from compare import assert_close
 
 import gradroute as gr
-from gradroute.config import available_threads, config
-from gradroute.kernels.cpu import plans
+from gradroute.config import available_threads
 from gradroute.kernels.cpu.amx import amx_tiles
 from gradroute.kernels.cpu.convolution import conv_costs, phase_plans, phases, tile_plans
 from gradroute.kernels.cpu.emitted import vectors
@@ -51,18 +50,10 @@ LAYOUTS = ("channels_first", "channels_last")
 
 
 @pytest.fixture
-def always(monkeypatch):
+def always(monkeypatch, fresh_plans):
     """Phases wherever they can be, in small batches."""
     monkeypatch.setattr(phase_plans, "pay", lambda *arguments: True)
     monkeypatch.setattr(phases, "COPY_BYTES", [1 << 16])
-    forget()
-    yield
-    forget()
-
-
-def forget():
-    plans._plan.cache_clear()
-    config.current().settled.clear()
 
 
 def arrays(shapes, dtype="float64", layout="channels_first"):
@@ -141,15 +132,12 @@ def test_what_is_not_finite_reaches_what_a_direct_sum_takes_it_to(always, name, 
 
 
 @pytest.fixture(params=["of rows", "of all axes"])
-def in_cells(monkeypatch, request):
+def in_cells(monkeypatch, fresh_plans, request):
     """Cells wherever they can be, and no phases."""
     which = 1 if request.param == "of rows" else -1
     monkeypatch.setattr(tile_plans, "cheapest",
                         lambda programs, tiles: (programs * 2)[which])  # fmt: skip
     monkeypatch.setattr(phase_plans, "pay", lambda *arguments: False)
-    forget()
-    yield
-    forget()
 
 
 @pytest.mark.parametrize("precision", ("standard", "strict"))

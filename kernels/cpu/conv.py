@@ -25,12 +25,12 @@ from .winograd import winograd_conv, winograd_dw
 #: algorithm -> its driver, which returns False where the data is not for it
 _CONVOLVE = {"amx": amx_conv.run, "columns": window_columns.convolve,
              "depthwise": depthwise_conv.run, "implicit_gemm": implicit_gemm.run,
-             "inside_taps": inside_taps.run,
-             "patches": patches.convolve, "pixel_major": pixel_conv.run,
-             "pointwise": pointwise.convolve, "scattered_taps": scattered_taps.run,
-             "winograd": winograd_conv.run}  # fmt: skip
+             "inside_taps": inside_taps.run, "patches": patches.convolve,
+             "pixel_major": pixel_conv.run, "pointwise": pointwise.convolve,
+             "scattered_taps": scattered_taps.run, "winograd": winograd_conv.run}  # fmt: skip
 _REDUCE = {"amx": amx_dw.run, "columns": window_columns.reduce, "depthwise": depthwise_conv.dw,
-           "implicit_gemm": weight_gradient.run, "patches": patches.reduce, "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
+           "implicit_gemm": weight_gradient.run, "patches": patches.reduce,
+           "pixel_major": pixel_dw.run, "pointwise": pointwise.reduce,
            "winograd": winograd_dw.run}  # fmt: skip
 _CONVOLVE["phases"] = partial(phases.convolve, dict(_CONVOLVE))
 _REDUCE["phases"] = partial(phases.reduce, dict(_REDUCE))

@@ -6,12 +6,11 @@ from dataclasses import replace
 from functools import partial
 from math import prod
 
-from gradroute.config import available_threads
-
 from ..depthwise import depthwise_conv
 from ..emitted.vectors import ITEMSIZE
 from ..products.matmul_plans import affords, matmul_plan
 from . import conv_costs, window_columns
+from .tile_plans import for_any_threads
 
 #: So many times less must it cost by the estimate than the others, which copy less.
 AHEAD = 1.25
@@ -26,8 +25,8 @@ MOST_PLACES = 1 << 19
 def columns_plan(made, g, dtype, settings, again, blocks, without, most):
     """The plan by way of columns, or None where it is not ahead of that of ``blocks(made)``.
 
-    Its workspace is ``most`` bytes at most, beside the weights, with all threads there are; costs are
-    those of two: all numbers of them agree on it.  ``without`` as in conv_plans.py.
+    Its workspace is ``most`` bytes at most, beside the weights, with all threads there are; costs
+    are those of two: all numbers of them agree on it.  ``without`` as in conv_plans.py.
     """
     if "columns" in without or depthwise_conv.serves(g):
         return None
@@ -43,14 +42,14 @@ def columns_plan(made, g, dtype, settings, again, blocks, without, most):
     least = conv_costs.by_columns(g, product, made.operation == "conv_dw")
     if least * AHEAD >= conv_costs.cost(found, g, dtype):
         return None
-    all_ = max(made.threads, available_threads())
-    build = partial(window_columns.build, g, dtype, made.operation)
-    built = build(_plan(replace(made, threads=all_), dtype, settings))
-    beside = built.size - prod(g.w_shape) * ITEMSIZE[dtype]
-    if not affords(settings, built.size) or beside > most:
+    built = for_any_threads(
+        lambda threads: window_columns.build(
+            g, dtype, made.operation, _plan(replace(made, threads=threads), dtype, settings)),
+        made, lambda built: (affords(settings, built.size)
+                             and built.size - prod(g.w_shape) * ITEMSIZE[dtype] <= most),
+    )  # fmt: skip
+    if built is None:
         return None
-    if made.threads < all_:
-        built = build(_plan(made, dtype, settings))
     product = built.pieces[0][2]
     return replace(made, algorithm="columns", workspace_bytes=built.size, program=built,
                    blocking={"images": built.images, "product": product.algorithm,

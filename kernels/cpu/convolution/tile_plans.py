@@ -75,29 +75,31 @@ def pixel_major_ahead(build, made, g, dtype, settings, again):
     return other(made, g, dtype, settings)
 
 
-def _for_any_threads(build, made, dtype, settings):
-    """``build``'s program and its bytes, or (None, 0) where all threads there are have no room:
+def for_any_threads(build, made, fits):
+    """``build(threads)``, or None where that of all threads there are does not fit:
 
     what serves a call, and so its bits, must not depend on how many of them are asked for.
     """
+    most = max(made.threads, available_threads())
+    built = build(most)
+    if not fits(built):
+        return None
+    return built if made.threads == most else build(made.threads)
+
+
+def _has_room(built, dtype, settings) -> bool:
     most = BUFFER_BYTES if settings.workspace_limit is None else settings.workspace_limit
-    all_ = max(made.threads, available_threads())
-    built = build(all_)
-    if built.size * ITEMSIZE[dtype] > most:
-        return None, 0
-    if made.threads < all_:
-        built = build(made.threads)
-    return built, built.size * ITEMSIZE[dtype]
+    return built.size * ITEMSIZE[dtype] <= most
 
 
 def _pixel_conv(made, g, dtype, settings):
     """None where there is no room for it."""
     forward = made.operation == "conv_forward"
-    built, size = _for_any_threads(lambda threads: pixel_conv.build(g, dtype, threads, forward),
-                                   made, dtype, settings)  # fmt: skip
+    built = for_any_threads(lambda threads: pixel_conv.build(g, dtype, threads, forward), made,
+                            partial(_has_room, dtype=dtype, settings=settings))  # fmt: skip
     if built is None:
         return None
-    p = built.product
+    size, p = built.size * ITEMSIZE[dtype], built.product
     blocking = {"columns": p.tile, "images": p.images,
                 "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
     return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
@@ -105,11 +107,11 @@ def _pixel_conv(made, g, dtype, settings):
 
 
 def _pixel_dw(made, g, dtype, settings, again=None):
-    built, size = _for_any_threads(lambda threads: pixel_dw.build(g, dtype, threads),
-                                   made, dtype, settings)  # fmt: skip
+    built = for_any_threads(lambda threads: pixel_dw.build(g, dtype, threads), made,
+                            partial(_has_room, dtype=dtype, settings=settings))  # fmt: skip
     if built is None:
         return _weight_gradient(made, g, dtype, settings)
-    p = built.sums
+    size, p = built.size * ITEMSIZE[dtype], built.sums
     blocking = {"panel": p.panel, "columns": p.tile, "parts": p.parts, "images": p.images,
                 "block": (p.block_d, p.block_h, p.block_w)}  # fmt: skip
     return replace(made, algorithm="pixel_major", workspace_bytes=size, blocking=blocking,
