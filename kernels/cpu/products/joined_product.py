@@ -4,8 +4,16 @@
 
 The columns of the product are pixels, image after image, so that images of 7 x 7 fill tiles and
 share what is packed of a; a stride is taken out of x on the way.  A thread packs a block of
-columns into strips one tile wide, as many terms of them as its L2 keeps; then panel after panel of
-a passes by, and is written to the images when its sums are complete.
+columns into strips one tile wide, some of their terms at a time; then panel after panel of a
+passes by.  There are two ways:
+
+- Many pixels: a is packed once, by all threads, so that blocks may be small.  Then a block, its
+  sums and the pixels that are packed next fit L2, and tiles ask for those meanwhile, run by run of
+  lines, as packing would wait for them.  Blocks of larger images end with the image, and their
+  sums go straight to y.
+- Few: blocks are as large as L2 allows, as each of them packs a anew, panel by panel.
+
+Otherwise sums go from the panel to the images when they are complete.
 """
 
 from __future__ import annotations
@@ -17,16 +25,35 @@ from numba import types
 
 from ..convolution.implicit_gemm import in_one_row
 from ..emitted.memory import load, step
-from ..emitted.padded_rows import pad_row
-from ..emitted.strided_tile import address, strided_tile
-from ..emitted.vectors import ITEMSIZE, LANES, copy_row, fill_row
+from ..emitted.strided_tile import address, panel_tile, strided_tile
+from ..emitted.vectors import ITEMSIZE, LANES, fill_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .matrix_product import asks_for_a, panel_of_a
+from . import joined_pixels
+from .joined_pixels import PLACES, ahead_of, asked, pack_pixels, write
+from .matrix_product import asks_for_a, pack_panel, panel_of_a
 from .product_blocks import BLOCK_BYTES, CHUNK, PIECE, SHORT_CHUNK, SLOTS_BYTES
 
 #: Bytes of a row of a block's pixels: fewer make more of packing a, more leave less room for terms.
 LEAST_BYTES, MOST_BYTES = 4096, 8192
+
+#: The same where a is packed once.
+SHARED_BYTES = 1792
+
+#: Bytes of a block's terms that are packed at a time, and of the lines where those lie that are
+#: packed next.
+SHARED_BLOCK = 896 * 1024
+
+#: Pixels of an image from which on blocks end with it.
+WITHIN = 128
+
+#: Blocks of a thread from which on packing a once pays.
+LEAST_BLOCKS = 2
+
+LINE = joined_pixels.LINE
+
+#: Steps from which on a run of lines has no end.
+ENDLESS = 1 << 40
 
 
 class Layout(NamedTuple):
@@ -34,6 +61,7 @@ class Layout(NamedTuple):
 
     rows: int  # of a block
     columns: int
+    pieces: int  # blocks of an image, or 0: blocks do not end with images
     splits: int  # blocks of rows: tasks of one block of columns
     panel: int
     width: int  # of a tile
@@ -46,12 +74,12 @@ class Layout(NamedTuple):
     row_at: int
     b_at: int
     c_at: int
+    packed_at: int  # a, chunk by chunk and in it panel by panel; or 0: each block packs it
+    bits: int  # log2 of the steps of a run of lines that tiles ask for
+    hop: int  # elements from step to step
 
 
 LAYOUT = types.NamedUniTuple(int64, len(Layout._fields), Layout)
-
-#: pixels that lie evenly; rows of them in a plane; elements between planes, rows and pixels
-PLACES = types.UniTuple(int64, 5)
 
 
 @dataclass(frozen=True)
@@ -66,8 +94,28 @@ def serves(terms) -> bool:
     return terms <= PIECE
 
 
-def build(batch, rows, terms, pixels, stride, turned, dtype, threads) -> Program:
-    """Images of ``pixels`` outputs each; ``turned``: do the rows of a lie side by side?"""
+def shares(batch, pixels, dtype, threads) -> bool:
+    """Are there pixels enough for packing a once?"""
+    pieces, columns = _blocks(batch, pixels, dtype)
+    runs = batch * pieces if pieces else -(-batch * pixels // columns)
+    return runs >= LEAST_BLOCKS * threads
+
+
+def _blocks(batch, pixels, dtype):
+    """(blocks of an image or 0, columns of a block) where a is packed once."""
+    width, most = COLUMNS[dtype], SHARED_BYTES // ITEMSIZE[dtype]
+    total = pixels if pixels >= WITHIN else batch * pixels
+    count = -(-total // most)
+    return (count if pixels >= WITHIN else 0), -(-total // (count * width)) * width
+
+
+def build(batch, rows, terms, pixels, stride, line, turned, dtype, threads) -> Program:
+    """Images of ``pixels`` outputs each, in rows of ``line``.
+
+    ``turned``: do the rows of a lie side by side?
+    """
+    if shares(batch, pixels, dtype, threads):
+        return _shared(batch, rows, terms, pixels, stride, line, dtype, threads)
     width, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
     most = max(LEAST_BYTES, min(MOST_BYTES, BLOCK_BYTES // terms)) // item
     count = -(-batch * pixels // most)
@@ -75,22 +123,58 @@ def build(batch, rows, terms, pixels, stride, turned, dtype, threads) -> Program
         count += -count % threads
     columns = -(-batch * pixels // (count * width)) * width
     runs = -(-batch * pixels // columns)
-    splits = 1 if runs % threads == 0 or runs >= 8 * threads else threads
+    splits = _splits(runs, threads)
     chunk, cuts = _pieces(terms, (SHORT_CHUNK if turned else CHUNK)[dtype])
     _, pieces = _pieces(cuts, max(1, BLOCK_BYTES // (columns * chunk * item)))
     depth = min(terms, -(-cuts // pieces) * chunk)
     held = SLOTS_BYTES // (threads * columns * item) if pieces > 1 else rows
     splits = max(1, min(-(-rows // ROWS), max(splits, -(-rows // max(held, ROWS)))))
-    share = -(-rows // splits)
-    panel = -(-share // -(-share // ROWS))
-    share = -(-share // panel) * panel
+    share, panel = _panels(rows, splits)
     row_at = -(-panel * chunk // lanes) * lanes
     b_at = row_at + columns
     c_at = b_at + depth * columns
     slot = c_at + (share if pieces > 1 else panel) * columns
-    layout = Layout(share, columns, -(-rows // share), panel, width, lanes, item, chunk, depth,
-                    threads, slot, row_at, b_at, c_at)  # fmt: skip
+    layout = Layout(share, columns, 0, -(-rows // share), panel, width, lanes, item, chunk, depth,
+                    threads, slot, row_at, b_at, c_at, 0, 0, 0)  # fmt: skip
     return Program(layout, stride, threads * slot)
+
+
+def _shared(batch, rows, terms, pixels, stride, line, dtype, threads):
+    """The blocks where a is packed once."""
+    width, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
+    pieces, columns = _blocks(batch, pixels, dtype)
+    runs = batch * pieces if pieces else -(-batch * pixels // columns)
+    chunk, cuts = _pieces(terms, SHORT_CHUNK[dtype])
+    block = (1 + stride[2]) * columns * chunk * item
+    _, parts = _pieces(cuts, max(1, SHARED_BLOCK // block))
+    depth = min(terms, -(-cuts // parts) * chunk)
+    share, panel = _panels(rows, min(_splits(runs, threads), -(-rows // ROWS)))
+    strided = stride != (1, 1, 1)
+    length = (line - 1) * stride[2] + 1 if strided else min(columns, pixels)
+    runs_of_lines = depth * (-(-columns // line) + 1 if strided else -(-columns // length))
+    bits = max(0, (length * item + LINE // 2 - 1) // LINE).bit_length()
+    steps, repeated = -(-share // panel) * (columns // width) * depth, 0
+    while repeated < 2 and runs_of_lines << (bits + repeated + 1) <= steps:
+        repeated += 1  # each line is asked for 2 or 4 times, so that all take as long as the tiles
+    b_at = columns
+    c_at = b_at + depth * columns
+    slot = c_at + (0 if pieces else (share if depth < terms else panel) * columns)
+    layout = Layout(share, columns, pieces, -(-rows // share), panel, width, lanes, item, chunk,
+                    depth, threads, slot, 0, b_at, c_at, threads * slot, bits + repeated,
+                    LINE // item >> repeated)  # fmt: skip
+    return Program(layout, stride, threads * slot + rows * terms)
+
+
+def _splits(runs, threads):
+    """Blocks of rows, so that threads have even shares."""
+    return 1 if runs % threads == 0 or runs >= 8 * threads else threads
+
+
+def _panels(rows, splits):
+    """(rows of a block, of a panel)"""
+    share = -(-rows // splits)
+    panel = -(-share // -(-share // ROWS))
+    return -(-share // panel) * panel, panel
 
 
 def _pieces(count, most):
@@ -115,43 +199,126 @@ def run(v, u, w, bias, program, threads, workspace) -> bool:
 @kernel(lambda F: (out(F, 5), array(F, 5), array(F, 4), array(F, 1), out(F, 1), PLACES, LAYOUT))
 def product(y, x, a, bias, work, places, p):
     """y (N, I, 1, 1, pixels) = a (1, 1, I, L) @ the pixels of x that ``places`` names, + bias."""
-    runs = (y.shape[0] * y.shape[4] + p.columns - 1) // p.columns
+    N, I, pixels, L = y.shape[0], y.shape[1], y.shape[4], a.shape[3]
+    panels = (I + p.panel - 1) // p.panel * ((L + p.chunk - 1) // p.chunk if p.packed_at else 0)
+    for task in prange(panels):
+        _pack_weights(task, a, work, p)
+    runs = N * p.pieces if p.pieces else (N * pixels + p.columns - 1) // p.columns
     tasks = runs * p.splits
     for slot in prange(p.slots):
-        before = -1
-        for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
+        before, end = -1, (slot + 1) * tasks // p.slots
+        for task in range(slot * tasks // p.slots, end):
             run, split = task // p.splits, task % p.splits
-            _block(y, x, a, bias, work, places, slot * p.slot, run, split, run != before, p)
+            following = min(task + 1, end - 1) // p.splits
+            _block(y, x, a, bias, work, places, slot * p.slot, run, split, run != before,
+                   following, p)  # fmt: skip
             before = run
 
 
 @helper
-def _block(y, x, a, bias, work, places, base, run, split, fresh, p):
-    """Some rows of y for a block of columns; ``fresh``: was another one packed before?"""
-    I, L, i0, j0 = y.shape[1], a.shape[3], split * p.rows, run * p.columns
+def _pack_weights(task, a, work, p):
+    """One panel of one chunk of a."""
+    I, L = a.shape[2], a.shape[3]
+    panels = (I + p.panel - 1) // p.panel
+    k, i = task // panels * p.chunk, task % panels * p.panel
+    rows, depth = min(p.panel, I - i), min(p.chunk, L - k)
+    pack_panel(work, p.packed_at + k * I + i * depth, a, i * step(a, 2) + k * step(a, 3), rows,
+               depth, p)  # fmt: skip
+
+
+@helper
+def _columns_of(run, images, pixels, p):
+    """(the first of a block's columns, their number)"""
+    if p.pieces:
+        first = run % p.pieces * p.columns
+        return run // p.pieces * pixels + first, min(p.columns, pixels - first)
+    return run * p.columns, min(p.columns, images * pixels - run * p.columns)
+
+
+@helper
+def _block(y, x, a, bias, work, places, base, run, split, fresh, following, p):
+    """Some rows of y for a block of columns; ``fresh``: was another one packed before?
+
+    ``following``: the block of columns after it.
+    """
+    I, L, i0, pixels = y.shape[1], a.shape[3], split * p.rows, y.shape[4]
     end = min(I, i0 + p.rows)
-    columns = min(p.columns, y.shape[0] * y.shape[4] - j0)
+    j0, columns = _columns_of(run, y.shape[0], pixels, p)
+    next_j0, next_columns = _columns_of(following, y.shape[0], pixels, p)
+    direct = j0 // pixels * step(y, 0) + j0 % pixels
     for first in range(0, L, p.depth):
         depth = min(p.depth, L - first)
         if fresh or p.depth < L:
-            _pack_pixels(work, base, x, places, y.shape[4], first, depth, j0, columns, p)
+            pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p)
         complete = first + depth == L
+        source, size, more = j0, columns, min(p.depth, L - first - depth)
+        if complete:
+            source, size, more = next_j0, next_columns, p.depth if following != run else 0
+        ahead = ahead_of(x, places, pixels, first + depth if not complete else 0, more, source,
+                         size, p)  # fmt: skip
+        lines = 0
         for i in range(i0, end, p.panel):
             rows = min(p.panel, end - i)
-            sums = base + p.c_at + (i - i0 if p.depth < L else 0) * p.columns
+            sums, row = base + p.c_at + (i - i0 if p.depth < L else 0) * p.columns, p.columns
+            to = address(work, sums)
+            if p.pieces:
+                to, row = address(y, direct + i * step(y, 1)), step(y, 1)
             if bias.size and first == 0:
-                for row in range(rows):
-                    value = load(bias, (i + row) * step(bias, 0))
-                    fill_row(work, sums + row * p.columns, value, columns)
+                for at in range(rows):
+                    value = load(bias, (i + at) * step(bias, 0))
+                    if p.pieces:
+                        fill_row(y, direct + (i + at) * step(y, 1), value, columns)
+                    else:
+                        fill_row(work, sums + at * p.columns, value, columns)
             for k in range(0, depth, p.chunk):
                 count = min(p.chunk, depth - k)
-                following = i + p.panel if i + p.panel < end and k + count == depth else i
-                beyond = following * step(a, 2) + (first + (k + count) % depth) * step(a, 3)
+                later = i + p.panel if i + p.panel < end and k + count == depth else i
+                behind = first + (k + count) % depth
+                resume = int(bias.size > 0 or first + k > 0)
+                if p.packed_at:
+                    panel = p.packed_at + (first + k) * I + i * count
+                    next_panel = p.packed_at + behind * I + later * min(p.chunk, L - behind)
+                    lines = _shared_panel(to, row, work, base, panel, next_panel, k, rows,
+                                          columns, count, resume, x, ahead, lines, p)  # fmt: skip
+                    continue
                 _panel(work, base, sums, a, i * step(a, 2) + (first + k) * step(a, 3), k, rows,
-                       columns, count, int(bias.size > 0 or first + k > 0), address(a, beyond),
-                       p)  # fmt: skip
-            if complete:
-                _write(y, i, rows, work, sums, j0, columns, p)
+                       columns, count, resume,
+                       address(a, later * step(a, 2) + behind * step(a, 3)), p)  # fmt: skip
+            if complete and not p.pieces:
+                write(y, i, rows, work, sums, j0, columns, p)
+
+
+@helper
+def _shared_panel(to, ldc, work, base, panel, next_panel, k, rows, columns, depth, resume, x,
+                  ahead, lines, p):  # fmt: skip
+    """A packed panel times all strips, whose term k is its first; asks for what comes next.
+
+    ``lines`` of the pixels packed next were asked for before; returns how many are now.
+    """
+    zero, left = work.dtype.type(0), address(work, panel)
+    asks = (p.panel * p.item + LINE - 1) // LINE  # tiles that ask for the next panel
+    apart = (p.panel + asks - 1) // asks
+    strips = (columns + p.width - 1) // p.width
+    b = address(work, base + p.b_at + k * strips * p.width)
+    for strip in range(strips):
+        wide, c = columns - strip * p.width, to + strip * p.width * p.item
+        if strip < asks:
+            fetched, hop, run, place, jump = next_panel + strip * depth * apart, apart, 0, 0, 0
+            fetched = address(work, fetched)
+            run = ENDLESS
+        else:
+            fetched, hop, run, place, jump = asked(x, ahead, lines, p)
+            if hop == 0:
+                fetched = left
+            lines += depth
+        if wide >= p.width:
+            panel_tile(zero, rows, left, rows, b, p.width, depth, c, ldc, resume, fetched, hop,
+                       run, place, jump)  # fmt: skip
+        else:
+            strided_tile(zero, rows, wide, left, rows, 1, b, p.width, depth, c, ldc, resume,
+                         left, 0)  # fmt: skip
+        b += p.width * depth * p.item
+    return lines
 
 
 @helper
@@ -169,63 +336,3 @@ def _panel(work, base, sums, a, a_at, k, rows, columns, depth, resume, next_a, p
                      address(work, b), p.width, depth, address(work, sums + strip * p.width),
                      p.columns, resume, ahead, stride)  # fmt: skip
         b += p.width * depth
-
-
-@helper
-def _place(x, places, n, pixel):
-    """The pixel of an image's channel 0."""
-    row, q = pixel // places[0], pixel % places[0]
-    return (n * step(x, 0) + row // places[1] * places[2] + row % places[1] * places[3]
-            + q * places[4])  # fmt: skip
-
-
-@helper
-def _pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p):
-    """Terms of a block of columns: chunk after chunk, and in it strip after strip."""
-    strips = (columns + p.width - 1) // p.width
-    row, padded = base + p.row_at, strips * p.width
-    fill_row(work, row + columns, work.dtype.type(0), padded - columns)
-    n, pixel = j0 // pixels, j0 % pixels
-    start = _place(x, places, n, pixel)
-    # one row of pixels side by side, and not every second of them
-    lying = places[0] == pixels and places[4] == 1 and pixel + padded <= pixels
-    for k in range(0, depth, p.chunk):
-        count, to = min(p.chunk, depth - k), base + p.b_at + k * padded
-        for term in range(count):
-            channel = (first + k + term) * step(x, 1)
-            if lying:
-                for j in range(0, padded, p.width):
-                    copy_row(work, to + j * count + term * p.width, x, channel + start + j, p.width)
-            else:
-                _take_row(work, row, x, channel, places, pixels, n, pixel, columns)
-                for j in range(0, padded, p.width):
-                    copy_row(work, to + j * count + term * p.width, work, row + j, p.width)
-
-
-@helper
-def _take_row(work, to, x, start, places, pixels, n, pixel, columns):
-    """work[to:] = pixels of a channel, image after image."""
-    end = to + columns
-    while to < end:
-        count = min(places[0] - pixel % places[0], end - to)
-        at = start + _place(x, places, n, pixel)
-        if places[4] == 1:
-            copy_row(work, to, x, at, count)
-        else:
-            pad_row(work, to, x, at, places[4], 0, count, count)
-        to, pixel = to + count, pixel + count
-        if pixel == pixels:
-            n, pixel = n + 1, 0
-
-
-@helper
-def _write(y, i, rows, work, sums, j0, columns, p):
-    """A panel of sums to its rows of the images."""
-    pixels = y.shape[4]
-    n, pixel, at = j0 // pixels, j0 % pixels, 0
-    while at < columns:
-        count = min(pixels - pixel, columns - at)
-        to = n * step(y, 0) + i * step(y, 1) + pixel
-        for row in range(rows):
-            copy_row(y, to + row * step(y, 1), work, sums + row * p.columns + at, count)
-        at, n, pixel = at + count, n + 1, 0

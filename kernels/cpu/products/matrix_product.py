@@ -204,12 +204,19 @@ def panel_of_a(work, base, a, a_at, rows, depth, columns, p):
     """(address, step of terms, step of rows) of a panel of a, which is packed if it lies wrong."""
     panel, a_step, a_row = address(a, a_at), step(a, 3), step(a, 2)
     if not a_lies_right(a, columns, p):
-        if a_row == 1:
-            copy_rows(work.dtype.type(0), address(work, base), rows, panel, a_step, depth, rows)
-        else:
-            pack(work, base, rows, a, a_at, a_step, a_row, depth, rows, p.lanes)
+        pack_panel(work, base, a, a_at, rows, depth, p)
         panel, a_step, a_row = address(work, base), rows, 1
     return panel, a_step, a_row
+
+
+@inlined
+def pack_panel(work, to, a, a_at, rows, depth, p):
+    """work[to:] = ``depth`` terms of ``rows`` rows of a, term after term."""
+    if step(a, 2) == 1:
+        copy_rows(work.dtype.type(0), address(work, to), rows, address(a, a_at), step(a, 3), depth,
+                  rows)  # fmt: skip
+    else:
+        pack(work, to, rows, a, a_at, step(a, 3), step(a, 2), depth, rows, p.lanes)
 
 
 @helper

@@ -89,14 +89,15 @@ def _images(made, g, dtype, settings, tiles):
         return _strips(packed, g, rows, channels, dtype)
     if g.out_plane < SHORT and min(rows, channels) < FEW:
         return packed
-    if joined_product.serves(channels) and (small or strided and rows <= channels):
+    shares = joined_product.shares(g.batch, g.out_plane, dtype, made.threads)
+    if joined_product.serves(channels) and (small or shares or strided and rows <= channels):
         return _joined(made, packed, g, rows, channels, stride, dtype)
     return packed
 
 
 def _joined(made, packed, g, rows, channels, stride, dtype):
     """One product with the pixels of all images; ``packed`` serves those that lie otherwise."""
-    built = joined_product.build(g.batch, rows, channels, g.out_plane, stride,
+    built = joined_product.build(g.batch, rows, channels, g.out_plane, stride, g.out[2],
                                  made.operation == "conv_dx", dtype, made.threads)  # fmt: skip
     p, size = built.layout, built.size * ITEMSIZE[dtype]
     blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk,
