@@ -48,7 +48,7 @@ SHARED_BLOCK = 896 * 1024
 WITHIN = 128
 
 #: Blocks of a thread from which on packing a once pays.
-LEAST_BLOCKS = 2
+LEAST_BLOCKS = 3
 
 LINE = joined_pixels.LINE
 

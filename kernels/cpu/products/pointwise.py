@@ -25,7 +25,7 @@ from ..emitted.memory import load, step, store
 from ..emitted.padded_rows import pad_row
 from ..emitted.vectors import copy_row, fill_row, spread_even
 from ..jit import array, inlined, kernel, out, prange, triple
-from . import grouped_product, joined_product, pixel_rows, pixel_strips
+from . import grouped_product, inner_product, joined_product, pixel_rows, pixel_strips
 
 #: With fewer channels, in or out, than a vector has lanes the pixel-major tile is ahead.
 LEAST_CHANNELS = 16
@@ -85,9 +85,14 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     """
     program = plan.program
     if program.lone:
+        product = program.batch
+        if product.algorithm == "inner":
+            inner_product.run(v[:, :, 0, 0, 0], u[:, :, 0, 0, 0], w[0, :, :, 0, 0, 0], bias[None],
+                              product, workspace)  # fmt: skip
+            return True
         y, x = v[None, :, :, 0, 0, 0], u[None, None, :, :, 0, 0, 0]
         factor = w[:, None, :, :, 0, 0, 0].swapaxes(2, 3)
-        return matmul.product(program.batch, y, x, factor, bias[None], workspace)
+        return matmul.product(product, y, x, factor, bias[None], workspace)
     back = program.strided and plan.operation == "conv_dx"  # does v get the stride?
     target = _thin(v, program, workspace) if back else v
     served = None

@@ -9,7 +9,7 @@ from gradroute.geometry import MatmulGeometry
 
 from ..amx import amx_matmul, amx_pointwise, amx_pointwise_dw, amx_tiles
 from ..emitted.vectors import ITEMSIZE
-from . import joined_product, matrix_vector, pixel_rows, pixel_strips, pointwise
+from . import inner_product, joined_product, matrix_vector, pixel_rows, pixel_strips, pointwise
 from .matmul_plans import amx_plan, matmul_plan
 
 #: Below this many multiply-adds of a 1x1 window with few weights cutting costs more than AMX saves;
@@ -54,7 +54,9 @@ def _batch(made, g, dtype, settings):
     elif pointwise.of_one_pixel(g):  # their channels lie side by side: rows of a matrix
         product = MatmulGeometry(1, 1, pixels, rows, channels)
     unlimited = _unlimited(settings)
+    lone = pointwise.of_one_pixel(g) and made.operation == "conv_forward"
     return (matrix_vector.plan(made, product, dtype, unlimited)
+            or lone and inner_product.plan(made, product, dtype)
             or matmul_plan(made, product, dtype, unlimited))  # fmt: skip
 
 
@@ -85,11 +87,13 @@ def _images(made, g, dtype, settings, tiles):
         return _runs(found, amx_pointwise.build(g, rows, channels, stride, made.threads))
     small = g.out_plane < pointwise.LEAST_PIXELS
     packed = None if small else matmul_plan(made, product, dtype, vectors)
-    if strips and not small:
+    # a sum in parts has other bits, and how many threads there are is not to choose between them
+    in_order = packed is None or packed.blocking["parts"] == 1
+    shares = in_order and joined_product.shares(g.batch, g.out_plane, dtype, made.threads)
+    if strips and not small and not (strided and shares):
         return _strips(packed, g, rows, channels, dtype)
     if g.out_plane < SHORT and min(rows, channels) < FEW:
         return packed
-    shares = joined_product.shares(g.batch, g.out_plane, dtype, made.threads)
     if joined_product.serves(channels) and (small or shares or strided and rows <= channels):
         return _joined(made, packed, g, rows, channels, stride, dtype)
     return packed
@@ -101,7 +105,7 @@ def _joined(made, packed, g, rows, channels, stride, dtype):
                                  made.operation == "conv_dx", dtype, made.threads)  # fmt: skip
     p, size = built.layout, built.size * ITEMSIZE[dtype]
     blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "chunk": p.chunk,
-                "depth": p.depth}  # fmt: skip
+                "depth": p.depth, "packed once": int(p.packed_at > 0)}  # fmt: skip
     least = packed.workspace_bytes if packed else 0
     return replace(made, algorithm="joined", workspace_bytes=max(size, least), blocking=blocking,
                    program=built, otherwise=lambda: packed)  # fmt: skip
