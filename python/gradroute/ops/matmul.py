@@ -94,7 +94,7 @@ def _add_matrices(steps, call, made, a2, b2, batch, kept, summed):
     matrices = (a4.shape[0], a4.shape[2], b4.shape[3])
     if made.flags.c_contiguous:
         add_product(steps, call, made.reshape(matrices), a4, b4)
-    elif made.ndim == 2 and a4.shape[0] == 1:
+    elif (1, *made.shape) == matrices:
         add_product(steps, call, made[None], a4, b4)
     else:  # a strided out: its batch axes may have no common stride
         whole = call.empty(matrices)
