@@ -31,7 +31,7 @@ SCATTERED, SORTED = 0.007, 3
 SUMMED = 4
 #: A transformed number, one copied into a block, one moved out of an image or back.
 TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.5
-#: A number read by a table of places, a product's call, and a row of windows that patches.py copies.
+#: A number read by a table of places, a product's call, a row of windows that patches.py copies.
 PLACED, CALL, TURNED_ROW = 0.33, 20_000, 15
 #: A row of a phase moved, beside its numbers, and one copied into a block or out of it.
 MOVED_ROW, ROW = 2, 3
