@@ -60,27 +60,19 @@ def _at(array, n, c, z, p):
     return n * step(array, 0) + c * step(array, 1) + z * step(array, 2) + p * step(array, 3)
 
 
-@kernel(lambda I: (out(int64, 1), array(I, 5), boolean, *_MOVE),
-        variants=("uint8", "uint16", "uint32", "int64"))  # fmt: skip
-def first_bad(found, given, cells, size, window, stride, dilation, before):
-    """found[piece] = the first of that piece of the rows that names no input, or -1.
-
-    ``cells``: are they plane indices, which the window has to read, or winners?
-    """
-    N, C, Z, P, Q = given.shape
+@kernel(lambda I: (out(int64, 1), array(I, 5), *_MOVE), variants=("uint8", "uint16", "uint32"))
+def first_bad_winner(found, winner, size, window, stride, dilation, before):
+    """found[piece] = the first winner of that piece of the rows that is no input, or -1."""
+    N, C, Z, P, Q = winner.shape
     rows, pieces = N * C * Z * P, found.size
     for piece in prange(pieces):
         bad = np.int64(-1)
         for row in range(rows * piece // pieces, rows * (piece + 1) // pieces):
             n, c, z, p = row // (P * Z * C), row // (P * Z) % C, row // P % Z, row % P
-            at = _at(given, n, c, z, p)
+            at = _at(winner, n, c, z, p)
             for q in range(Q):
-                name = int64(load(given, at + q * step(given, 4)))
-                if cells:
-                    other = _number(name, z, p, q, size, window, stride, dilation, before)
-                else:
-                    other = _cell(name, z, p, q, size, window, stride, dilation, before)
-                if bad < 0 and other < 0:
+                number = int64(load(winner, at + q * step(winner, 4)))
+                if bad < 0 and _cell(number, z, p, q, size, window, stride, dilation, before) < 0:
                     bad = row * Q + q
         found[piece] = bad
 
@@ -275,6 +267,23 @@ def any_bad_of_pixels(found, winner, allowed, words):
         found[piece] = (missing & 1) != 0 or beyond != 0
 
 
+@kernel(lambda I: (out(int64, 1), array(I, 5), *_MOVE), variants=("int64",))
+def first_bad_index(found, index, size, window, stride, dilation, before):
+    """found[piece] = the first index of that piece that its window does not read, or -1."""
+    N, C, Z, P, Q = index.shape
+    rows, pieces = N * C * Z * P, found.size
+    for piece in prange(pieces):
+        bad = np.int64(-1)
+        for row in range(rows * piece // pieces, rows * (piece + 1) // pieces):
+            n, c, z, p = row // (P * Z * C), row // (P * Z) % C, row // P % Z, row % P
+            at = _at(index, n, c, z, p)
+            for q in range(Q):
+                cell = int64(load(index, at + q * step(index, 4)))
+                if bad < 0 and _number(cell, z, p, q, size, window, stride, dilation, before) < 0:
+                    bad = row * Q + q
+        found[piece] = bad
+
+
 @kernel(lambda I: (out(int64, 5), array(I, 5), *_MOVE), variants=("uint8", "uint16", "uint32"))
 def cells_of_winners(index, winner, size, window, stride, dilation, before):
     """index = the plane index of each winner."""
@@ -306,10 +315,9 @@ def _move(geometry):
     return g.size, g.window, g.stride, g.dilation, g.before
 
 
-def _first_bad(given, cells, geometry, plan):
-    found = np.empty(plan.threads, np.int64)
-    first_bad(given.dtype, plan.threads, found, given, cells, *_move(geometry))
-    bad = found[found >= 0]  # pieces are in order
+def _first(found):
+    """Pieces are in order, so the first that found anything found the first."""
+    bad = found[found >= 0]
     return int(bad[0]) if bad.size else -1
 
 
@@ -339,11 +347,15 @@ def any_bad(winner, geometry, plan):
 def check_winner(winner, geometry, plan, workspace):
     if not any_bad(winner, geometry, plan)(winner):
         return -1
-    return _first_bad(winner, False, geometry, plan)
+    found = np.empty(plan.threads, np.int64)
+    first_bad_winner(winner.dtype, plan.threads, found, winner, *_move(geometry))
+    return _first(found)
 
 
 def check_index_in_window(index, geometry, plan, workspace):
-    return _first_bad(index, True, geometry, plan)
+    found = np.empty(plan.threads, np.int64)
+    first_bad_index(index.dtype, plan.threads, found, index, *_move(geometry))
+    return _first(found)
 
 
 def winner_to_index(index, winner, bad, geometry, plan, workspace):
