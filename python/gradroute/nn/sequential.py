@@ -130,7 +130,7 @@ class Sequential:
 
     @property
     def last_x(self):
-        """x of the last forward pass, if the first layer kept it (those with weights do) or None."""
+        """x of the last forward pass if the first layer kept it (with weights it does), or None."""
         for name, layer in self._layers.items():
             return self._kept[name][0] if self._kept and layer.parameters else None
 
@@ -156,7 +156,7 @@ class Sequential:
     # ---- parameters -----------------------------------------------------------------------
 
     def parameters(self) -> dict:
-        """{"conv1.w": array, ...}: the arrays themselves, so writing to them changes the network."""
+        """{"conv1.w": array, ...}: the arrays themselves; writing to them changes the network."""
         return {
             f"{name}.{part}": array
             for name, layer in self._layers.items()
@@ -176,10 +176,10 @@ class Sequential:
         return dispatch.load("cuda")
 
     def to(self, library):
-        """Moves parameters, gradients and optimiser state to "cupy" or "numpy" arrays; returns self.
+        """Moves parameters, gradients and optimiser state to "cupy" or "numpy" arrays.
 
-        A forward pass is needed before the next backward.  Raises BackendError where there is no
-        GPU to move to, saying what is missing.
+        Returns self.  A forward pass is needed before the next backward.  Raises BackendError where
+        there is no GPU to move to, saying what is missing.
         """
         if library not in ("cupy", "numpy"):
             raise ArgumentValueError(f'library must be "cupy" or "numpy", got {library!r}')
