@@ -39,7 +39,7 @@ def columns_plan(made, g, dtype, settings, again, blocks, without, most):
     if found.algorithm not in ("amx", "implicit_gemm", "patches", "pixel_major"):
         return None
     product = window_columns.first_product(g, dtype, made.operation, _plan(pair, dtype, settings))
-    least = conv_costs.by_columns(g, product, made.operation == "conv_dw")
+    least = conv_costs.by_columns(g, product, dtype, made.operation == "conv_dw")
     if least * AHEAD >= conv_costs.cost(found, g, dtype):
         return None
     built = for_any_threads(
