@@ -41,7 +41,8 @@ class Sequential:
     dtype object).  After `to("cupy")` a NumPy x or dy is copied to the GPU; results stay there.
 
     Layers keep references to the arrays of the last forward pass, so do not write to x or y
-    before its backward pass.  One network serves one thread at a time.
+    before its backward pass.  One network serves one thread at a time.  A network can be pickled:
+    what it keeps of a call stays behind.
 
     Raises ArgumentTypeError or ArgumentValueError for layers or options that cannot be used; an
     error inside a layer names that layer.
@@ -194,12 +195,19 @@ class Sequential:
         """A network of its own with the same layers and parameters, cast to ``dtype`` if given."""
         new = copy.copy(self)
         new.dtype = self.dtype if dtype is None else _dtype(dtype)
-        new._optimisers = WeakSet()
         new._layers = {name: copy.copy(layer) for name, layer in self._layers.items()}
         for layer in new._layers.values():
             layer.parameters = {k: a.astype(new.dtype) for k, a in layer.parameters.items()}
         new._reset()
         return new
+
+    def __getstate__(self):
+        """For pickle and the copy module: what is kept of a call stays behind, and optimisers."""
+        return {**self.__dict__, "_optimisers": None, "_kept": None, "_y_shape": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._optimisers = WeakSet()  # where one comes too, it registers itself
 
     # ---- files ----------------------------------------------------------------------------
 
