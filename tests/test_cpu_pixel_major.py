@@ -149,7 +149,9 @@ def test_small_images_are_summed_exactly_in_every_layout(x_shape, w_shape, optio
 
 @pytest.mark.parametrize("x_shape, w_shape, options", LAST)
 @pytest.mark.parametrize("dtype, most", (("float32", 1e-6), ("float64", 1e-14)))
-def test_channels_last_results_are_exact_in_arrays_of_any_strides(x_shape, w_shape, options, dtype, most):
+def test_channels_last_results_are_exact_in_arrays_of_any_strides(
+    x_shape, w_shape, options, dtype, most
+):
     x, w, dy, exact_dw = data(x_shape, w_shape, options, dtype)
     b = np.random.default_rng(5).standard_normal(len(w)).astype(dtype)
     x_last, dy_last = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
@@ -193,8 +195,8 @@ def test_groups_and_strides_with_channels_last_are_exact(x_shape, w_shape, optio
     back, dy_back = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
     for threads in (1, 2):
         with gr.config(backend="numba", precision="strict", threads=threads):
-            found.append([gr.conv(back, w, b, **more),
-                          *gr.conv_backward(dy_back, back, w, need=("x", "w", "b"), **more)])  # fmt: skip
+            gradients = gr.conv_backward(dy_back, back, w, need=("x", "w", "b"), **more)
+            found.append([gr.conv(back, w, b, **more), *gradients])
             wide = np.repeat(dy_back, 2, axis=-2)[..., ::2, :]
             np.testing.assert_array_equal(dx_of(back, w, wide, more), found[-1][1])
             np.testing.assert_array_equal(dw_of(back, w, wide, more), found[-1][2])

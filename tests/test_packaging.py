@@ -38,7 +38,8 @@ def test_importing_the_package_imports_no_backend_and_no_plotting():
 def test_the_version_is_in_one_place():
     assert importlib.metadata.version("gradroute") == gr.__version__
     assert PROJECT["project"]["dynamic"] == ["version"]
-    assert re.search(rf"^## {re.escape(gr.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## {re.escape(gr.__version__)}\b", changes, re.M)
 
 
 def test_every_folder_with_code_is_a_package_that_is_installed():
@@ -125,8 +126,8 @@ def anchors(text):
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-PAGES = [path.relative_to(ROOT) for path in
-         (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("asv_bench/*.md"))]  # fmt: skip
+PAGES = [path.relative_to(ROOT) for folder in (".", "docs", "docs/tried", "asv_bench")
+         for path in (ROOT / folder).glob("*.md")]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

@@ -1,6 +1,6 @@
 """About how long a convolution takes by a plan, to choose between two ways to compute the same.
 
-Nanoseconds of two threads on the machine of docs/performance.md in float32: multiply-adds at the
+Nanoseconds of THREADS on the machine of docs/performance.md in float32: multiply-adds at the
 rate of their unit, with what tiles compute for nothing at the ends of rows, and elements copied,
 with the rims of blocks, which are copied several times.
 """
@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 from ..amx import amx_tiles
 from ..emitted.vectors import ITEMSIZE, LANES
 from ..microkernel import COLUMNS
 from ..pixel_major import inside_taps
 from ..winograd import winograd_program
+
+#: Ways are compared by their plans for so many threads, whatever number is asked for: what serves a
+#: call, and so its bits, must not depend on that.
+THREADS = 2
 
 #: A multiply-add by tiles and by vectors, forward (or dx) and dw.
 TILES = {False: 0.003, True: 0.005}
@@ -26,7 +31,7 @@ SCATTERED, SORTED = 0.007, 3
 SUMMED = 4
 #: A transformed number, one copied into a block, one moved out of an image or back.
 TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.5
-#: A number read by a table of places, a product's call, and a row of windows that patches.py copies.
+#: A number read by a table of places, a product's call, a row of windows that patches.py copies.
 PLACED, CALL, TURNED_ROW = 0.33, 20_000, 15
 #: A number of dy from beyond L2, which the product with FEW times fewer columns reads in order.
 STREAMED, FEW = 0.07, 4
@@ -42,6 +47,11 @@ APART, CELL_ROW = {True: 0.0004, False: 0.0008}, 6
 FAR = 4096
 #: A byte of memory that the process has not touched before.
 PAGES = 0.7
+
+
+def compared(found, made, build):
+    """``found``, which is ``build(made)``, as it is for THREADS."""
+    return found if made.threads == THREADS else build(replace(made, threads=THREADS))
 
 
 def cost(plan, g, dtype) -> float | None:

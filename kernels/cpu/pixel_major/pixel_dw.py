@@ -298,7 +298,8 @@ def _add(work, to, columns, buffer, places, steps, first, pixels, dy, apart, res
             start, start_step = (at, p.width) if resume else (address(work, p.zeros_at), 0)
             if p.taps_first:
                 run_tile(zero, rows, vectors, address(work, buffer + load(places, row)),
-                         address(steps, first), pixels, dy, apart, at, p.width, start, start_step)  # fmt: skip
+                         address(steps, first), pixels, dy, apart, at, p.width, start,
+                         start_step)  # fmt: skip
             else:
                 pixel_tile(zero, rows, vectors, address(work, buffer), address(places, row),
                            address(steps, first), pixels, dy, apart, at, p.width, start,

@@ -5,8 +5,8 @@ window's dy where its tap is the winner, else zero.  Of 16 windows that is four 
 vectors for each of their two rows, interleaved from the taps.  A winner that is no tap harms
 nothing here, so that winners can be checked on the way.  Where 16 windows are several rows of
 a narrow plane, the rows' pieces are put in order on their way out.  With channels last the vector
-is of channels, and each tap's goes to a pixel of its own.  The forward pass of narrow planes goes the
-same way back.
+is of channels, and each tap's goes to a pixel of its own.  The forward pass of narrow planes goes
+the same way back.
 """
 
 from __future__ import annotations

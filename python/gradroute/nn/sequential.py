@@ -81,6 +81,7 @@ class Sequential:
     def _forget(self):
         self._kept = None
         self._y_shape = None
+        self._dy = None
 
     @property
     def layers(self):
@@ -114,6 +115,7 @@ class Sequential:
             raise ArgumentValueError(
                 f"dy must have the shape of y, {self._y_shape}, got {dy.shape}"
             )
+        self._dy = dy
         waiting = sum(bool(layer.parameters) for layer in self._layers.values())
         for name, layer in reversed(self._layers.items()):
             if not (need_dx or waiting):
@@ -128,9 +130,14 @@ class Sequential:
 
     @property
     def last_x(self):
-        """x of the last forward pass, if the first layer kept it (those with weights do) or None."""
+        """x of the last forward pass if the first layer kept it (with weights it does), or None."""
         for name, layer in self._layers.items():
             return self._kept[name][0] if self._kept and layer.parameters else None
+
+    @property
+    def last_dy(self):
+        """dy of the last backward pass, or None where none followed the last forward pass."""
+        return self._dy
 
     def cast(self, array, name):
         """The array in the network's dtype and library."""
@@ -149,7 +156,7 @@ class Sequential:
     # ---- parameters -----------------------------------------------------------------------
 
     def parameters(self) -> dict:
-        """{"conv1.w": array, ...}: the arrays themselves, so writing to them changes the network."""
+        """{"conv1.w": array, ...}: the arrays themselves; writing to them changes the network."""
         return {
             f"{name}.{part}": array
             for name, layer in self._layers.items()
@@ -169,10 +176,10 @@ class Sequential:
         return dispatch.load("cuda")
 
     def to(self, library):
-        """Moves parameters, gradients and optimiser state to "cupy" or "numpy" arrays; returns self.
+        """Moves parameters, gradients and optimiser state to "cupy" or "numpy" arrays.
 
-        A forward pass is needed before the next backward.  Raises BackendError where there is no
-        GPU to move to, saying what is missing.
+        Returns self.  A forward pass is needed before the next backward.  Raises BackendError where
+        there is no GPU to move to, saying what is missing.
         """
         if library not in ("cupy", "numpy"):
             raise ArgumentValueError(f'library must be "cupy" or "numpy", got {library!r}')
@@ -203,10 +210,12 @@ class Sequential:
 
     def __getstate__(self):
         """For pickle and the copy module: what is kept of a call stays behind, and optimisers."""
-        return {**self.__dict__, "_optimisers": None, "_kept": None, "_y_shape": None}
+        return {name: value for name, value in self.__dict__.items()
+                if name not in ("_optimisers", "_kept", "_y_shape", "_dy")}  # fmt: skip
 
     def __setstate__(self, state):
         self.__dict__.update(state)
+        self._forget()
         self._optimisers = WeakSet()  # where one comes too, it registers itself
 
     # ---- files ----------------------------------------------------------------------------

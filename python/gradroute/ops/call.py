@@ -209,7 +209,7 @@ class Call:
 
     def finish(self, made):
         """The caller's view of one result: in its dtype and library, in ``out`` if it was given."""
-        for one, out, dtype, direct in self._out:  # a loop: half the time of next() over a generator
+        for one, out, dtype, direct in self._out:  # half the time of next() over a generator
             if one is made:
                 break
         if direct:
