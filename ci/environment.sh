@@ -31,7 +31,8 @@ install() {
     python_of_checkout
     local stamp=".venv/installed-$1" wanted
     wanted="$("$python" -VV) $PWD $(cksum <pyproject.toml)"
-    if [ ! -x .venv/bin/python ] || [ "$(cat .venv/python 2>/dev/null)" != "$("$python" -VV)" ]; then
+    if [ ! -x .venv/bin/python ] ||
+        [ "$(cat .venv/python 2>/dev/null)" != "$("$python" -VV)" ]; then
         make_environment .venv
         "$python" -VV >.venv/python
     fi
@@ -45,7 +46,8 @@ install() {
 
 # The CUDA kernels are tested by running them as C++ (tests/cuda_on_cpu).
 need_compiler() {
-    local compiler=${CXX:-g++} how="sudo apt-get install g++ (Debian, Ubuntu), or sudo dnf install gcc-c++ (Fedora)"
+    local compiler=${CXX:-g++}
+    local how="sudo apt-get install g++ (Debian, Ubuntu), or sudo dnf install gcc-c++ (Fedora)"
     command -v "$compiler" >/dev/null || stop "no C++ compiler ($compiler) here: $how"
     echo '#include <vector>' | "$compiler" -x c++ -fsyntax-only - 2>/dev/null ||
         stop "$compiler finds no C++ headers: $how"

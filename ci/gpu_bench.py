@@ -196,8 +196,8 @@ def markdown(data):
     text += [f"| {name} | {_in_a_cell(outcome)} |" for name, outcome in data["checks"].items()]
     text += [
         "", f"Batch {BATCH}. `ours_ms` and `torch_ms` are the GPU's time, `host_ms` is what the "
-        "host needs to start our call. `of_torch` above 1: faster than torch/cuDNN. `of_copy`: share of "
-        "the bandwidth of a copy.", "",
+        "host needs to start our call. `of_torch` above 1: faster than torch/cuDNN. `of_copy`: "
+        "share of the bandwidth of a copy.", "",
     ]  # fmt: skip
     text += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     for row in data["bench"]:

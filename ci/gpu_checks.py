@@ -144,8 +144,8 @@ def training_agreement(steps=20) -> str:
     again = bool(np.array_equal(on_gpu, _losses("cuda", steps)))
     good = apart <= 1e-3 and again and on_gpu[-1] < on_gpu[0]
     return (
-        f"{PASSED if good else 'FAILED'}: loss {on_gpu[0]:.4f} to {on_gpu[-1]:.4f} in {steps} steps, "
-        f"largest relative difference {apart:.1e}, second run on the GPU "
+        f"{PASSED if good else 'FAILED'}: loss {on_gpu[0]:.4f} to {on_gpu[-1]:.4f} "
+        f"in {steps} steps, largest relative difference {apart:.1e}, second run on the GPU "
         f"{'has the same bits' if again else 'DIFFERS'}"
     )
 

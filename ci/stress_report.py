@@ -39,8 +39,8 @@ PROMISES = (
      "test_faults.py"),
     ("Memory",
      "All the memory of a call is asked for before anything is written: after a MemoryError "
-     "(WorkspaceError, which is one) `out` and the inputs are as they were. What a kernel takes to be "
-     "compiled, for which LLVM would end the process, is asked for when the call comes to it; "
+     "(WorkspaceError, which is one) `out` and the inputs are as they were. What a kernel takes to "
+     "be compiled, for which LLVM would end the process, is asked for when the call comes to it; "
      "`gradroute warmup` compiles all beforehand. Ten thousand calls leave the memory in use flat.",
      "test_faults.py test_memory.py"),
     ("Sizes",

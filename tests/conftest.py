@@ -31,7 +31,7 @@ if hypothesis is not None:
         deadline=None,  # the first call of a kernel compiles it
         database=None,
         suppress_health_check=[
-            hypothesis.HealthCheck.function_scoped_fixture,  # the backend stays set for all examples
+            hypothesis.HealthCheck.function_scoped_fixture,  # the backend stays set
             hypothesis.HealthCheck.too_slow,
         ],
     )

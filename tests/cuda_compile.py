@@ -81,7 +81,9 @@ def run(everything=False, threads=2):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--all", action="store_true", help="64-bit offsets on every architecture too")
+    parser.add_argument(
+        "--all", action="store_true", help="64-bit offsets on every architecture too"
+    )
     results = run(parser.parse_args().all)
     for (file, options, architecture), result in results:
         for kernel in result["kernels"]:

@@ -12,6 +12,10 @@ every_call = pytest.mark.parametrize("call", CALLS, ids=str)
 every_call_with_out = pytest.mark.parametrize("call", WITH_OUT, ids=str)
 
 
+class Masked(np.ma.MaskedArray):
+    """A user's own class."""
+
+
 def assert_alike(found, expected):
     for one, other in zip(results(found), results(expected), strict=True):
         if other.dtype.kind in "iu":
@@ -192,6 +196,7 @@ def test_byte_swapped_arrays_are_refused_with_the_cast_that_helps(backend, call)
         lambda array: array.tolist(),
         lambda array: np.ma.masked_array(array),
         lambda array: array.reshape(len(array), -1).view(np.matrix),
+        lambda array: np.ma.masked_array(array).view(Masked),
         lambda array: array.astype(object),
         lambda array: array.astype(np.complex128),
         lambda array: array.astype(bool),
@@ -199,7 +204,7 @@ def test_byte_swapped_arrays_are_refused_with_the_cast_that_helps(backend, call)
         lambda array: 3.0,
         lambda array: "array",
     ],
-    ids=["list", "masked", "matrix", "object", "complex", "bool", "None", "float", "str"],
+    ids=["list", "masked", "matrix", "own", "object", "complex", "bool", "None", "float", "str"],
 )
 def test_what_is_no_plain_array_of_numbers_is_refused(backend, call, spoil):
     for name in call.arrays():

@@ -115,7 +115,7 @@ def test_gradroute_in_either_layout_agrees_with_the_reference(case, layout):
 
 
 @pytest.mark.parametrize("name, case", list(itertools.product(peers.known(), SMALL)),
-                         ids=lambda value: value if isinstance(value, str) else value.op)  # fmt: skip
+                         ids=lambda value: getattr(value, "op", value))  # fmt: skip
 def test_each_peer_computes_what_gradroute_does(name, case):
     peer = peers.peer_class(name)
     if peer.missing():
@@ -312,7 +312,8 @@ def test_the_command_writes_a_record_and_a_report_from_it(tmp_path):
     assert {r.op for r in record.load(kept)["rows"]} == {
         "pool_forward", "pool_backward", "linear_backward"}  # fmt: skip
     first = record.load(kept)["rows"][0].timings[0].seconds
-    done = runner.invoke(app, ["bench", *chosen, "--json", str(kept), "--ops", "pool", "--continue"])
+    more = ["bench", *chosen, "--json", str(kept), "--ops", "pool", "--continue"]
+    done = runner.invoke(app, more)
     assert done.exit_code == 0 and record.load(kept)["rows"][0].timings[0].seconds == first
     again = ["bench", "--no-run", "--json", str(kept), "--report", str(report)]
     done = runner.invoke(app, again)

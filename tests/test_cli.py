@@ -67,7 +67,8 @@ def test_train_writes_weights_history_and_one_picture(trained):
 
 def test_train_compares_the_gradients_of_the_cpu_backends(trained):
     _, printed = trained
-    rows = {line.split()[1]: line.split() for line in printed.splitlines() if line.startswith("│")}
+    rows = [line.split() for line in printed.splitlines() if line.startswith("│")]
+    rows = {row[1]: row for row in rows}
     assert set(rows) == {"reference", "numba"}
     assert all(float(row[3]) >= 0 for row in rows.values())  # seconds per epoch
     assert 0 < float(rows["numba"][5]) < 1e-5

@@ -14,11 +14,11 @@ from gradroute.config import available_threads
 
 DEFAULTS = {
     "backend": "auto", "threads": None, "precision": "standard", "workspace_limit": None,
-    "tune": False, "value_checks": "now",
+    "tune": False, "value_checks": "now", "kept_memory": 256 << 20,
 }  # fmt: skip
 OTHER = {
     "backend": "reference", "threads": 1, "precision": "strict", "workspace_limit": 10**6,
-    "tune": True, "value_checks": "later",
+    "tune": True, "value_checks": "later", "kept_memory": 10**6,
 }  # fmt: skip
 BAD = [
     ("backend", "cpu"), ("backend", None), ("backend", ["numba"]), ("backend", "Numba"),
@@ -26,6 +26,7 @@ BAD = [
     ("threads", 10**6), ("precision", "fast"), ("precision", None), ("workspace_limit", -1),
     ("workspace_limit", 1.5), ("workspace_limit", False), ("tune", 1), ("tune", "yes"),
     ("tune", None), ("value_checks", "never"), ("value_checks", True),
+    ("kept_memory", -1), ("kept_memory", None), ("kept_memory", 1.5), ("kept_memory", True),
 ]  # fmt: skip
 
 
@@ -200,6 +201,7 @@ except gr.GradrouteError as error:
         ("backend", "reference", "reference"), ("threads", "1", 1), ("threads", "none", None),
         ("precision", "strict", "strict"), ("workspace_limit", "1000", 1000),
         ("tune", "true", True), ("tune", "0", False), ("value_checks", "later", "later"),
+        ("kept_memory", "0", 0),
     ],
 )  # fmt: skip
 def test_a_variable_sets_the_default(name, text, value):

@@ -141,8 +141,8 @@ def test_the_workspace_is_packed_weights_and_32_mib_at_most(operation, dtype):
     assert len(rows) > 40
     with gr.config(backend="numba", precision="strict"):
         for row in rows:
-            n, c, h, w, k, r, s, groups = (int(row[name]) for name in
-                                           ("N", "C", "H", "W", "K", "R", "S", "groups"))  # fmt: skip
+            names = ("N", "C", "H", "W", "K", "R", "S", "groups")
+            n, c, h, w, k, r, s, groups = (int(row[name]) for name in names)
             x, weights = np.empty((n, c, h, w), dtype), np.empty((k, c // groups, r, s), dtype)
             options = {name: int(row[name]) for name in ("stride", "padding", "dilation", "groups")}
             plan = gr.plan(operation, x, weights, **options)

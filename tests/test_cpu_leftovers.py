@@ -27,7 +27,7 @@ CASES = {
 
 @pytest.fixture
 def leftovers(monkeypatch):
-    """Every workspace comes full of NaN, also that of a second choice; how often it was asked for."""
+    """Every workspace comes full of NaN, a second choice's too; how often one was asked for."""
     real, asked = plans.workspace, []
 
     def full_of_nan(plan):

@@ -9,7 +9,9 @@ import gradroute as gr
 from gradroute.kernels.cpu.amx import amx_tiles
 from gradroute.kernels.cpu.emitted import vectors
 
-on_amx = pytest.mark.skipif(not amx_tiles.available(), reason="no AMX tiles on this processor or system")
+on_amx = pytest.mark.skipif(
+    not amx_tiles.available(), reason="no AMX tiles on this processor or system"
+)
 on_vectors = pytest.mark.skipif(
     vectors.TARGET is None, reason="plain loops serve a machine without vector multiply-add"
 )
@@ -17,8 +19,8 @@ on_vectors = pytest.mark.skipif(
 #: (B, I, L, J): tiles that are not full, sums cut into parts, wide, tall and batched products,
 #: several blocks of rows and of terms, a matrix and a vector
 SIZES = [(1, 70, 45, 100), (1, 40, 5000, 37), (1, 33, 300, 1300), (5, 33, 70, 65), (1, 600, 30, 40),
-         (1, 270, 4300, 240), (1, 1100, 600, 500), (1, 1, 300, 1200), (1, 70, 4500, 1), (3, 1, 77, 130),
-         (5, 1300, 40, 1)]  # fmt: skip
+         (1, 270, 4300, 240), (1, 1100, 600, 500), (1, 1, 300, 1200), (1, 70, 4500, 1),
+         (3, 1, 77, 130), (5, 1300, 40, 1)]  # fmt: skip
 #: enough for the AMX tiles, with rest in every direction; the second takes its sum in two goes
 LARGE = [(1, 400, 300, 330), (1, 170, 1100, 250), (3, 200, 256, 230)]
 

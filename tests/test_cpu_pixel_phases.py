@@ -98,7 +98,9 @@ def test_rows_of_taps_that_only_meet_padding_are_left_out(x_shape, w_shape, opti
 
 
 @pytest.mark.parametrize("stride, dilation, before", [(1, 1, 0), (1, 1, 4), (2, 3, 5), (3, 2, 1)])
-def test_rows_that_only_meet_padding_are_counted_without_a_walk_along_them(stride, dilation, before):
+def test_rows_that_only_meet_padding_are_counted_without_a_walk_along_them(
+    stride, dilation, before
+):
     held, window = 7, 4
     out = (held + 2 * before - (window - 1) * dilation - 1) // stride + 1
     g = ConvGeometry(size=(1, held, 5), window=(1, window, 1), out=(1, out, 5),

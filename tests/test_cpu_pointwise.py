@@ -6,9 +6,16 @@ from pointwise import arrays, assert_only_its_channel_suffers, channels_last, dw
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu.amx import amx_tiles
+from gradroute.kernels.contract import Plan
+from gradroute.kernels.cpu import matmul
+from gradroute.kernels.cpu.amx import amx_matmul, amx_pointwise, amx_pointwise_dw, amx_tiles
 from gradroute.kernels.cpu.emitted import vectors
-from gradroute.kernels.cpu.products import product_blocks
+from gradroute.kernels.cpu.products import (
+    grouped_product,
+    pixel_rows,
+    pixel_strips,
+    product_blocks,
+)
 
 pytestmark = pytest.mark.skipif(
     vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
@@ -244,3 +251,39 @@ def test_groups_with_channels_last_take_blocks_of_pixels_in_turn(dtype, bound):
         for alone, shared, y in zip(*made, wanted):
             np.testing.assert_array_equal(alone, shared)
             assert np.linalg.norm(alone - y) < bound * np.linalg.norm(y)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The plans of the products that ran, in order."""
+    plans = []
+
+    def noted(run):
+        def wrapper(*arguments):
+            plans.extend(one for one in arguments if isinstance(one, Plan))
+            return run(*arguments)
+
+        return wrapper
+
+    for driver in (amx_pointwise, amx_pointwise_dw, grouped_product, pixel_rows, pixel_strips):
+        monkeypatch.setattr(driver, "run", noted(driver.run))
+    monkeypatch.setattr(amx_matmul, "run", noted(amx_matmul.run))
+    monkeypatch.setattr(matmul, "product", noted(matmul.product))
+    return plans
+
+
+@pytest.mark.parametrize("precision", ["standard", "strict"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_plan_told_channels_last_names_the_product_that_runs(case, dtype, precision, ran):
+    dy, x, w, options = arrays(case, dtype)
+    dy, x = (np.moveaxis(a, 1, -1).copy() for a in (dy, x))
+    options = {**options, "layout": "channels_last"}
+    with gr.config(precision=precision):
+        calls = {"conv": lambda: gr.conv(x, w, **options),
+                 "conv_dx": lambda: gr.conv_backward(dy, x, w, need="x", **options),
+                 "conv_dw": lambda: gr.conv_backward(dy, x, w, need="w", **options)}  # fmt: skip
+        for operation, call in calls.items():
+            ran.clear()
+            call()
+            blocking = gr.plan(operation, x, w, **options).blocking
+            assert {"product": ran[0].algorithm, **ran[0].blocking} == blocking, operation

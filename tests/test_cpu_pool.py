@@ -46,6 +46,12 @@ GEOMETRIES = {
     "small planes, one padded behind": ((2, 3, 6, 9), 2, 1, ((0, 1), (0, 1)), 1, False),
     "large windows over small planes": ((3, 5, 9, 11), 5, 1, 2, 1, False),
     "stride 3, side by side": ((2, 5, 15, 54), 3, 3, 0, 1, False),
+    "64 channels or more": ((1, 70, 7, 9), 3, 2, 1, 1, False),
+    "64 channels, rows and columns left": ((2, 96, 8, 9), (3, 2), (2, 2), 0, 1, False),
+    "64 channels, stride 1": ((2, 64, 5, 6), 2, 1, ((0, 1), (1, 0)), 1, False),
+    "64 channels of volumes": ((1, 65, 3, 6, 5), (1, 3, 4), (2, 1, 2), (0, 0, 1), 1, False),
+    "two channels": ((3, 2, 7, 9), 3, 2, 1, 1, False),
+    "twelve channels": ((2, 12, 6, 8), 2, 2, 0, 1, False),
     "no image": ((0, 3, 4, 4), 2, 2, 0, 1, False),
     "no whole image": ((0, 3, 4, 4), 4, 4, 0, 1, False),
 }

@@ -183,8 +183,8 @@ def test_a_pixel_that_is_not_finite_has_only_its_tiles_computed_again(pixel, val
         np.testing.assert_array_equal(mine[~tiles], seen(found[name])[~tiles])
         # the others are infinite or NaN where a direct sum is, and else as close as one
         largest = np.abs(exact[np.isfinite(exact)]).max()
-        np.testing.assert_allclose(mine[tiles], exact[tiles], rtol=0,
-                                   atol=largest * (1e-6 if dtype == "float32" else 1e-14))  # fmt: skip
+        error = largest * (1e-6 if dtype == "float32" else 1e-14)
+        np.testing.assert_allclose(mine[tiles], exact[tiles], rtol=0, atol=error)
 
 
 @pytest.mark.parametrize("name", ["same", "weights made for every block", "no padding"])

@@ -35,7 +35,8 @@ def convolve_16_bits():
 
 
 def filter_gradient():
-    gr.conv_backward(normal(2, 7, 9, 9), normal(2, 5, 9, 9), normal(7, 5, 3, 3), padding=1, need="w")
+    dy, x, w = normal(2, 7, 9, 9), normal(2, 5, 9, 9), normal(7, 5, 3, 3)
+    gr.conv_backward(dy, x, w, padding=1, need="w")
 
 
 def linear_gradient():

@@ -67,7 +67,8 @@ def test_the_cuda_command_notices_tensor_cores_that_lay_their_fragments_out_othe
     from gradroute.kernels.cuda import launch
 
     text, real = launch.source("conv_tensor"), launch.source
-    swapped = text.replace("b[j][0] = top[0], b[j][1] = top[4]", "b[j][1] = top[0], b[j][0] = top[4]")
+    right, wrong = "b[j][0] = top[0], b[j][1] = top[4]", "b[j][1] = top[0], b[j][0] = top[4]"
+    swapped = text.replace(right, wrong)
     assert swapped != text
     monkeypatch.setattr(launch, "source", lambda f: swapped if f == "conv_tensor" else real(f))
     assert gpu_checks.exact_products().startswith("FAILED")

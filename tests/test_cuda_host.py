@@ -161,7 +161,8 @@ def test_every_cuda_tile_computes_the_same_convolution(device, monkeypatch, tile
 
 
 def test_the_cuda_filter_gradient_is_split_and_summed_in_order(device):
-    x, dy = make("normal", (4, 2, 24, 24), "float32", 1), make("normal", (4, 3, 24, 24), "float32", 2)
+    x = make("normal", (4, 2, 24, 24), "float32", 1)
+    dy = make("normal", (4, 3, 24, 24), "float32", 2)
     w = np.zeros((3, 2, 1, 1), "f")
     with gr.config(backend="cuda"):
         plan = gr.plan("conv_dw", x, w)
@@ -220,7 +221,8 @@ def bad_values():
     y, logits = np.ones((1, 1, 2, 2), "f"), np.ones((2, 3), "f")
     dx, dlogits = np.full((1, 1, 4, 4), 7, "f"), np.full((2, 3), 7, "f")
     return {
-        "scatter_add": lambda to: gr.scatter_add(to(out), to(np.array([0, 3])), to(np.ones(2, "f"))),
+        "scatter_add": lambda to: gr.scatter_add(
+            to(out), to(np.array([0, 3])), to(np.ones(2, "f"))),
         "max_pool_backward": lambda to: gr.max_pool_backward(
             to(y), to(winner), (1, 1, 4, 4), 2, out=to(dx)),
         "max_unpool": lambda to: gr.max_unpool(to(y), to(winner), (1, 1, 4, 4), 2),

@@ -326,6 +326,26 @@ def test_arguments_that_cannot_be_used_are_refused(changed, error, words):
         gr.explain(**{**arguments, **changed})
 
 
+def test_without_x_and_dy_the_last_pass_of_the_network_is_explained():
+    net, (x, dy), units = small(), data(), [(0, 0, 0), (0, 1, 1)]
+    net.forward(x)
+    for call in (lambda: gr.explain(net, "pool1", units[0]), lambda: gr.compare(net, "pool1", units)):
+        with pytest.raises(gr.errors.ArgumentValueError, match="last backward pass"):
+            call()
+    net.backward(dy)
+    for sample in (0, 1):
+        given, kept = {"x": x, "dy": dy, "sample": sample}, {"sample": sample}
+        one, other = (gr.explain(net, "pool1", units[0], **how) for how in (given, kept))
+        assert one.total == other.total and (one.terms == other.terms).all()
+        one, other = (gr.compare(net, "pool1", units, **how) for how in (given, kept))
+        assert str(one) == str(other)
+    with pytest.raises(gr.errors.ArgumentValueError, match="either dy="):
+        gr.explain(net, "pool1", units[0], x=x)  # another x than the last one, as far as is known
+    net.forward(x)
+    with pytest.raises(gr.errors.ArgumentValueError, match="either dy="):
+        gr.explain(net, "pool1", units[0])
+
+
 def test_a_network_without_weights_is_refused_and_says_what_it_has():
     net = gr.nn.Sequential(relu=gr.nn.Activation("relu"), pool=gr.nn.MaxPool(2))
     for function, unit in ((gr.explain, (0, 0, 0)), (gr.compare, [(0, 0, 0)] * 2)):

@@ -29,7 +29,8 @@ def test_a_stride_beyond_the_image_leaves_one_window(backend, stride):
 @pytest.mark.parametrize("stride", [*HUGE, 2**62])
 def test_a_stride_beyond_the_rows_of_an_image_keeps_those_along_them(backend, stride):
     """Few weights and many pixels: elements of the only row, at offsets of their own."""
-    x, w = np.cos(np.arange(60.0)).reshape(1, 3, 2, 10), np.sin(np.arange(600.0)).reshape(8, 3, 5, 5)
+    x = np.cos(np.arange(60.0)).reshape(1, 3, 2, 10)
+    w = np.sin(np.arange(600.0)).reshape(8, 3, 5, 5)
     options = {"stride": (stride, 1), "padding": 2}
     y = gr.conv(x, w, **options)
     right = gr.conv(x, w, padding=2)[:, :, :1]

@@ -46,6 +46,18 @@ def test_matmul_is_rows_times_columns(backend, a_shape, b_shape, dtype):
     assert_close(gr.matmul(a, b), expected, dtype)
 
 
+@pytest.mark.parametrize("a_shape, b_shape", [*MATMUL, ((1, 500, 8), (8,)), ((8,), (1, 8, 5))])
+def test_an_out_with_gaps_receives_the_product_and_nothing_beside_it(backend, a_shape, b_shape):
+    a, b = make("normal", a_shape), make("normal", b_shape, seed=1)
+    expected = product(a, b)
+    memory = np.full((3, *expected.shape, 2), 7.0)
+    inside = np.zeros(memory.shape, bool)
+    inside[1, ..., 0] = True
+    gr.matmul(a, b, out=memory[1, ..., 0])
+    assert_close(memory[1, ..., 0], expected, "float64")
+    assert (memory[~inside] == 7).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("a_shape, b_shape", [pair for pair in MATMUL if max(pair[0]) < 30])
 def test_matmul_backward_sums_over_what_was_broadcast(backend, a_shape, b_shape, dtype):

@@ -1,5 +1,6 @@
 """What a network keeps: its files, and its arrays on their way between devices."""
 
+import copy
 import pickle
 import types
 
@@ -10,6 +11,44 @@ from networks import filled, images, small
 
 import gradroute as gr
 from gradroute.nn import SGD, Adam, Conv, Linear, Sequential, weights
+
+
+# ---- copies -------------------------------------------------------------------------------
+
+
+def trained(net, optimiser):
+    """The parameters' bytes after one more step, the same for equal networks and states."""
+    y = net.forward(images())
+    net.backward(y, need_dx=False)
+    optimiser.step()
+    return {name: array.tobytes() for name, array in net.parameters().items()}
+
+
+def pickled(what):
+    return pickle.loads(pickle.dumps(what))
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, pickled])
+@pytest.mark.parametrize("kind", [SGD, Adam])
+def test_a_network_and_its_optimiser_can_be_pickled_and_trained_on(kind, twin):
+    net = small()
+    optimiser = kind(net, 0.1)
+    start = trained(net, optimiser)
+    other, its = twin((net, optimiser))
+    assert its.net is other
+    with pytest.raises(gr.GradrouteError, match="forward pass"):
+        other.backward(net.forward(images()))
+    after = trained(other, its)
+    assert {name: array.tobytes() for name, array in net.parameters().items()} == start != after
+    assert trained(net, optimiser) == after
+
+
+def test_a_pickled_network_leaves_what_its_last_call_kept_behind():
+    net = small()
+    size = len(pickle.dumps(net))
+    net.forward(np.concatenate([images()] * 50))
+    held = Adam(net, 0.1)
+    assert len(pickle.dumps(net)) == size < len(pickle.dumps(held))
 
 
 # ---- files --------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ def test_importing_the_package_imports_no_backend_and_no_plotting():
 def test_the_version_is_in_one_place():
     assert importlib.metadata.version("gradroute") == gr.__version__
     assert PROJECT["project"]["dynamic"] == ["version"]
-    assert re.search(rf"^## {re.escape(gr.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## {re.escape(gr.__version__)}\b", changes, re.M)
 
 
 def test_every_folder_with_code_is_a_package_that_is_installed():
@@ -117,7 +118,37 @@ def test_every_path_that_the_readme_names_is_there():
         assert path.exists(), name
         folder, seen = (path if len(indent) == 4 else folder), seen + 1
     assert seen >= 15
-    assert all((ROOT / path).exists() for path in re.findall(r"\]\((docs/[\w.]+)\)", README))
+
+
+def anchors(text):
+    """The names under which a page's headings can be linked to."""
+    heads = re.findall(r"^#+ (.*)", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+PAGES = [path.relative_to(ROOT) for folder in (".", "docs", "docs/tried", "asv_bench")
+         for path in (ROOT / folder).glob("*.md")]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
+        if target.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text()), target
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    seen, left = set(), [ROOT / "README.md"]
+    while left:
+        page = left.pop()
+        seen.add(page)
+        links = re.findall(r"\]\(([\w./]+\.md)", page.read_text())
+        left += {(page.parent / link).resolve() for link in links} - seen
+    assert seen >= {path.resolve() for path in ROOT.glob("docs/**/*.md")}
 
 
 # ---- the scripts --------------------------------------------------------------------------

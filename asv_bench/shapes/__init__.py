@@ -8,9 +8,9 @@ connected layers (x (N, in) -> y (N, out)), matmul.csv products a (B, I, L) @ b 
 scatter.csv additions of src (count, inner) to the indexed rows of out (rows, inner); inner 0
 stands for scalars.
 
-others/ holds layers that none of the kernels was made for, in files of the same names.  Its conv.csv:
-VGG, ResNeXt, DenseNet, SqueezeNet, GoogLeNet, Inception, MobileNet V2 and V3, EfficientNet,
-ShuffleNet, ConvNeXt, a vision transformer's patches, U-Net, DeepLab, DCGAN, small networks for
-MNIST and CIFAR, sizes that are multiples of nothing.  They are run by name only:
+others/ holds layers that none of the kernels was made for, in files of the same names.  Its
+conv.csv: VGG, ResNeXt, DenseNet, SqueezeNet, GoogLeNet, Inception, MobileNet V2 and V3,
+EfficientNet, ShuffleNet, ConvNeXt, a vision transformer's patches, U-Net, DeepLab, DCGAN, small
+networks for MNIST and CIFAR, sizes that are multiples of nothing.  They are run by name only:
 ``compare.py --shapes asv_bench/shapes/others/conv.csv``.
 """

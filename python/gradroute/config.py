@@ -37,6 +37,7 @@ class Settings:
     workspace_limit: int | None = None
     tune: bool = False
     value_checks: str = "now"
+    kept_memory: int = field(default=0, compare=False)  # no plan depends on it
     #: what calls under these settings have settled: see ops/settled.py
     settled: dict = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -74,6 +75,12 @@ def _threads(name, value):
     return value
 
 
+def _bytes(name, value):
+    if value is None:
+        raise ConfigError(f"config.{name} must be a number of bytes, got None")
+    return _integer_or_none(name, value, 0)
+
+
 def _boolean(name, value):
     if not isinstance(value, bool):
         raise ConfigError(f"config.{name} must be True or False, got {value!r}")
@@ -87,6 +94,7 @@ _FIELDS = {
     "workspace_limit": (lambda name, value: _integer_or_none(name, value, 0), None),
     "tune": (_boolean, False),
     "value_checks": (_one_of("now", "later"), "now"),
+    "kept_memory": (_bytes, 256 << 20),
 }
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -101,7 +109,7 @@ def _from_text(name, text):
     """The value that GRADROUTE_<NAME>=text stands for."""
     value = text.strip()
     try:
-        if name in ("threads", "workspace_limit"):
+        if name in ("threads", "workspace_limit", "kept_memory"):
             value = None if value.lower() in ("", "none") else int(value)
         elif name == "tune":
             value = _WORDS[value.lower()]
@@ -132,9 +140,9 @@ _overrides: ContextVar[dict | None] = ContextVar("gradroute_config", default=Non
 class Config:
     """The settings in force; read, assign, or call it for a `with` block.
 
-    Fields: backend, threads, precision, workspace_limit, tune, value_checks.  Raises ConfigError
-    (a ValueError) for a value that cannot be used, and UnknownSettingError (also an
-    AttributeError) for a field that does not exist.
+    Fields: backend, threads, precision, workspace_limit, tune, value_checks,
+    kept_memory.  Raises ConfigError (a ValueError) for a value that cannot be used, and
+    UnknownSettingError (also an AttributeError) for a field that does not exist.
 
     >>> import gradroute as gr
     >>> with gr.config(threads=1, precision="strict"):

@@ -62,8 +62,11 @@ def library_of(array, name: str) -> str:
         return "numpy"
     kind = type(array).__name__
     if isinstance(array, np.ndarray):
-        if kind in _REFUSED:
-            raise ArgumentTypeError(f"{name} must be a plain array, got {kind}: {_REFUSED[kind]}")
+        for base in type(array).__mro__:  # also a class of the user's own, derived from these
+            if base.__name__ in _REFUSED:
+                raise ArgumentTypeError(
+                    f"{name} must be a plain array, got {kind}: {_REFUSED[base.__name__]}"
+                )
         return "numpy"  # np.memmap and other subclasses that only add attributes
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):

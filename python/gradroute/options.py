@@ -106,7 +106,7 @@ def _cacheable(value) -> bool:
     where True and 1.0 would find the entry of the 1 that they equal."""
     kind = type(value)
     if kind is tuple:
-        return all(type(item) is int or (type(item) is tuple and _cacheable(item)) for item in value)
+        return all(type(item) is int or type(item) is tuple and _cacheable(item) for item in value)
     return kind in _PLAIN
 
 

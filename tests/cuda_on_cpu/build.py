@@ -29,7 +29,8 @@ _ENTRY = re.compile(
     r"(?P<name>\w+)\s*\((?=[^;]*?\{)"
 )
 #: compilations are kept here between sessions
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradroute" / "cpu_runner"
+_ALL = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+CACHE = _ALL / "gradroute" / "cpu_runner"
 
 
 _making = {}  # path -> its lock

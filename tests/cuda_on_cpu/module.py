@@ -71,8 +71,8 @@ class _Buffer:
         self.low, self.states = low, np.zeros(high - low, np.uint8)
         self._elements(self.states)[...] = array.state_view()
         self.address = lib.gr_alloc(
-            high - low, array.memory.granule or array.itemsize, name.encode(), read_only, self.states.ctypes.data_as(
-                ctypes.c_char_p)
+            high - low, array.memory.granule or array.itemsize, name.encode(), read_only,
+            self.states.ctypes.data_as(ctypes.c_char_p),
         )  # fmt: skip
         self.bytes = np.ctypeslib.as_array(
             (ctypes.c_uint8 * (high - low)).from_address(self.address)
@@ -160,9 +160,9 @@ class HostKernel:
         if not isinstance(arg, (ctypes.Structure, ctypes._SimpleCData)) or (
             ctypes.sizeof(arg) != size or letter not in (fits or "S")
         ):
+            known = hasattr(arg, "_fields_") or letter != "S"
             raise KernelError(
                 f"{self.name}: argument {i} is {type(arg).__name__} of "
-                f"{ctypes.sizeof(arg) if hasattr(arg, '_fields_') or letter != 'S' else '?'} bytes, "
-                f"the kernel takes {kind}{size}"
+                f"{ctypes.sizeof(arg) if known else '?'} bytes, the kernel takes {kind}{size}"
             )
         return arg

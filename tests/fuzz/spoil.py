@@ -10,12 +10,13 @@ from .draw import chance, pick
 #: what turns up where an option was meant to be; some of it is even allowed
 ODD = (
     -1, 0, 1, 7, 255, 2**31, 2**40, 2**62, 2**63 - 1, 2**63, 2**64, -(2**63), 10**30, True, False,
-    None, 1.0, 2.5, math.nan, math.inf, 1j, "", "3", "same", "valid", "first", "channels_last", b"1",
-    (), [], {}, (1,), (2, 1), (1, 1, 1), (1, 1, 1, 1), ((1, 2), (0, 1)), ((1, 2),), ((0,),), (None,),
-    (True, True), (1.0, 1.0), (2**62, 1), (2**40,), (-1, 1), (1, -1), np.int64(2), np.uint8(3),
-    np.int64(-1), np.bool_(True), np.float32(2), np.array(2), np.array([1, 2]), np.array([1.0, 2.0]),
-    np.array([[1, 2], [0, 1]]), np.zeros(0, int), range(1, 3), object(), slice(None), int, "x" * 1000,
-    "relu", "raise", "w", ("x", "x"), ("x", 3), {"x"}, np.datetime64("2026-01-01"), np.ma.masked,
+    None, 1.0, 2.5, math.nan, math.inf, 1j, "", "3", "same", "valid", "first", "channels_last",
+    b"1", (), [], {}, (1,), (2, 1), (1, 1, 1), (1, 1, 1, 1), ((1, 2), (0, 1)), ((1, 2),), ((0,),),
+    (None,), (True, True), (1.0, 1.0), (2**62, 1), (2**40,), (-1, 1), (1, -1), np.int64(2),
+    np.uint8(3), np.int64(-1), np.bool_(True), np.float32(2), np.array(2), np.array([1, 2]),
+    np.array([1.0, 2.0]), np.array([[1, 2], [0, 1]]), np.zeros(0, int), range(1, 3), object(),
+    slice(None), int, "x" * 1000, "relu", "raise", "w", ("x", "x"), ("x", 3), {"x"},
+    np.datetime64("2026-01-01"), np.ma.masked,
 )  # fmt: skip
 
 _DTYPES = ("float64", "float32", "float16", "int64", "uint8", "bool", "complex64", "object", "S4",

@@ -170,8 +170,9 @@ def multiply(y, a, b, bias, work, shapes, table, places, p):
                 for cut in range(slot * cuts // p.slots, (slot + 1) * cuts // p.slots):
                     to = 4 * p.shared_at + cut * ((count + DEPTH - 1) // DEPTH) * STEP_BYTES
                     first = cut % panels * SIDE
+                    stop = min(first + SIDE, J if p.own_left else I)
                     _cut(work, to, slot, 2, a, b, 1 - p.own_left, n0 + cut // panels, e, first,
-                         min(first + SIDE, J if p.own_left else I), l0, count, places, p)  # fmt: skip
+                         stop, l0, count, places, p)  # fmt: skip
             tasks = items * blocks
             for slot in prange(p.slots):
                 begin(shapes)

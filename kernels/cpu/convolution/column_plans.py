@@ -22,11 +22,11 @@ MOST_GROUPS = 8
 MOST_PLACES = 1 << 19
 
 
-def columns_plan(made, g, dtype, settings, again, blocks, without, most):
-    """The plan by way of columns, or None where it is not ahead of that of ``blocks(made)``.
+def columns_plan(found, build, made, g, dtype, settings, again, without, most):
+    """The plan by way of columns, or None where it is not ahead of ``found``, ``build(made)``.
 
-    Its workspace is ``most`` bytes at most, beside the weights, with all threads there are; costs
-    are those of two: all numbers of them agree on it.  ``without`` as in conv_plans.py.
+    Its workspace is ``most`` bytes at most, beside the weights, with all threads there are.
+    ``without`` as in conv_plans.py.
     """
     if "columns" in without or depthwise_conv.serves(g):
         return None
@@ -34,12 +34,12 @@ def columns_plan(made, g, dtype, settings, again, blocks, without, most):
         return None
     if window_columns.column_bytes(g, dtype) > window_columns.IMAGE_BYTES:
         return None
-    pair = replace(made, threads=2)
-    found = blocks(pair)
+    found = conv_costs.compared(found, made, build)
     if found.algorithm not in ("amx", "implicit_gemm", "patches", "pixel_major"):
         return None
-    product = window_columns.first_product(g, dtype, made.operation, _plan(pair, dtype, settings))
-    least = conv_costs.by_columns(g, product, made.operation == "conv_dw")
+    pair = _plan(replace(made, threads=conv_costs.THREADS), dtype, settings)
+    product = window_columns.first_product(g, dtype, made.operation, pair)
+    least = conv_costs.by_columns(g, product, dtype, made.operation == "conv_dw")
     if least * AHEAD >= conv_costs.cost(found, g, dtype):
         return None
     built = for_any_threads(

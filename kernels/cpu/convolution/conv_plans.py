@@ -40,10 +40,9 @@ def conv_plan(made, g, dtype, settings, again, tiled, without):
     """
     found = _plan(made, g, dtype, settings, again, tiled, without)
     if tiled and "inside_taps" not in without and made.operation != "conv_dw":
-        pair = found
-        if made.threads != 2:  # all numbers of threads agree
-            pair = _plan(replace(made, threads=2), g, dtype, settings, again, tiled, without)
-        found = inside_plan(pair, made, g, dtype, settings, again) or found
+        build = partial(_plan, g=g, dtype=dtype, settings=settings, again=again, tiled=tiled,
+                        without=without)  # fmt: skip
+        found = inside_plan(found, build, made, g, dtype, settings, again) or found
     last = depthwise_conv.serves_last(g, dtype) and not depthwise_conv.serves(g)
     if tiled and not without and last:
         last = _depthwise(found, g, dtype, settings)
@@ -65,9 +64,11 @@ def _plan(made, g, dtype, settings, again, tiled, without):
         if found is not None:
             return found
     if tiled and not conv_costs.far(g):
-        blocks = lambda one: _by_blocks(one, g, dtype, settings, again, without)  # noqa: E731
-        made = column_plans.columns_plan(made, g, dtype, settings, again, blocks, without,
-                                         BUFFER_BYTES) or blocks(made)  # fmt: skip
+        build = partial(_by_blocks, g=g, dtype=dtype, settings=settings, again=again,
+                        without=without)  # fmt: skip
+        found = build(made)
+        made = column_plans.columns_plan(found, build, made, g, dtype, settings, again, without,
+                                         BUFFER_BYTES) or found  # fmt: skip
     if depthwise_conv.serves(g):
         made = _depthwise(made, g, dtype, settings)
     return made
@@ -78,10 +79,10 @@ def _by_blocks(made, g, dtype, settings, again, without):
     operation = made.operation
     for algorithm, serves, build in _CHOICES:
         if algorithm not in without and serves(operation, g, dtype, settings):
-            found = build(made, g, dtype, settings, again)
+            build = partial(build, g=g, dtype=dtype, settings=settings, again=again)
+            found = build(made)
             if found is not None and affords(settings, found.workspace_bytes):
-                other = pixel_major_ahead(build, made, g, dtype, settings, again)
-                return other or found
+                return pixel_major_ahead(found, build, made, g, dtype, settings) or found
     return general_plan(made, g, dtype, settings, again)
 
 

@@ -14,19 +14,20 @@ from . import conv_costs
 AHEAD = {"amx": 1.5, "columns": 1.25, "implicit_gemm": 1.15}
 
 
-def inside_plan(pair, made, g, dtype, settings, again):
-    """The plan, or None where it is not ahead of ``pair``, another algorithm's for two threads.
+def inside_plan(found, build, made, g, dtype, settings, again):
+    """The plan, or None where it is not ahead of ``found``, which is ``build(made)``.
 
     Arguments else as in conv_plans.py.
     """
     forward = made.operation == "conv_forward"
-    if pair.algorithm not in AHEAD or not inside_taps.serves(g, dtype, forward):
+    found = conv_costs.compared(found, made, build)
+    if found.algorithm not in AHEAD or not inside_taps.serves(g, dtype, forward):
         return None
-    built = inside_taps.build(g, dtype, 2, forward)
-    cost = conv_costs.cost(replace(pair, algorithm="inside_taps", program=built), g, dtype)
-    if cost * AHEAD[pair.algorithm] >= conv_costs.cost(pair, g, dtype):
+    built = inside_taps.build(g, dtype, conv_costs.THREADS, forward)
+    cost = conv_costs.cost(replace(found, algorithm="inside_taps", program=built), g, dtype)
+    if cost * AHEAD[found.algorithm] >= conv_costs.cost(found, g, dtype):
         return None
-    if made.threads != 2:
+    if made.threads != conv_costs.THREADS:
         built = inside_taps.build(g, dtype, made.threads, forward)
     size, p = built.size * ITEMSIZE[dtype], built.layout
     if not affords(settings, size):

@@ -15,7 +15,7 @@ from ..emitted.memory import load, step, store
 from ..emitted.padded_rows import pad_row
 from ..emitted.transposition import transpose
 from ..emitted.vectors import copy_row, fill_row, finite_row, spread_even
-from ..jit import array, helper, int64, kernel, out, prange
+from ..jit import array, helper, inlined, int64, kernel, out, prange
 from .direct import span
 
 #: Phases along W from which on a row is transposed rather than gathered phase by phase.
@@ -57,10 +57,34 @@ def _unit(u, m):
 
 
 @helper
+def _tasks(C, m):
+    """Of a unit: its phases where channels lie side by side, else its channels."""
+    return m.wide if m.last else C
+
+
+@helper
+def _task(task, first, C, m):
+    """What `_unit` says of a task's unit, the task's number in it, and where small has it."""
+    tasks, volume = _tasks(C, m), m.size_d * m.size_h * m.size_w * C
+    unit, number = task // tasks, task % tasks
+    at = unit * m.wide * volume + number * (volume if m.last else volume // C)
+    return _unit(first + unit, m), number, at
+
+
+@inlined
 def _inside(a, i, dilation, apart, base, size):
     """The image's cell that is cell i of phase a, or -1."""
     cell = dilation * i + apart * a + base
     return cell if 0 <= cell < size else -1
+
+
+@inlined
+def _row(image, n, c, ad, ah, i, j, m):
+    """(is it in the image?, where it begins there) of row (i, j) of a phase along D and H."""
+    d = _inside(ad, i, m.dilation_d, m.apart_d, m.base_d, image.shape[2])
+    h = _inside(ah, j, m.dilation_h, m.apart_h, m.base_h, image.shape[3])
+    start = n * step(image, 0) + c * step(image, 1) + d * step(image, 2) + h * step(image, 3)
+    return d >= 0 and h >= 0, start
 
 
 @kernel(lambda F: (out(F, 1), out(int64, 1), array(F, 5), int64, int64, MOVE))
@@ -69,21 +93,17 @@ def gather(small, infinite, image, first, units, m):
 
     infinite[0], if there is one, is how many pieces hold numbers that are not finite.
     """
-    C, area = image.shape[1], m.size_h * m.size_w
-    volume = m.size_d * area * C
-    tasks = m.wide if m.last else C
+    C = image.shape[1]
+    volume = m.size_d * m.size_h * m.size_w * C
     found = 0
-    for task in prange(units * tasks):
-        n, ad, ah, a0, wide = _unit(first + task // tasks, m)
-        to = task // tasks * m.wide * volume
+    for task in prange(units * _tasks(C, m)):
+        (n, ad, ah, a0, wide), number, to = _task(task, first, C, m)
         if m.last:
-            to += task % tasks * volume
-            _gather_pixels(small, to, image, n, ad, ah, a0 + task % tasks, task % tasks < wide, m)
+            _gather_pixels(small, to, image, n, ad, ah, a0 + number, number < wide, m)
             if infinite.size:
                 found += 1 - finite_row(small, to, volume)
         else:
-            to += task % tasks * (volume // C)
-            _gather_rows(small, to, volume, image, n, task % tasks, ad, ah, a0, wide, m)
+            _gather_rows(small, to, volume, image, n, number, ad, ah, a0, wide, m)
             for a in range(m.wide if infinite.size else 0):
                 found += 1 - finite_row(small, to + a * volume, volume // C)
     if infinite.size:
@@ -95,13 +115,11 @@ def _gather_pixels(small, to, image, n, ad, ah, a, exists, m):
     """One phase, the channels of a pixel side by side."""
     C, zero = image.shape[1], image.dtype.type(0)
     for i in range(m.size_d):
-        d = _inside(ad, i, m.dilation_d, m.apart_d, m.base_d, image.shape[2])
         for j in range(m.size_h):
-            h = _inside(ah, j, m.dilation_h, m.apart_h, m.base_h, image.shape[3])
-            start = n * step(image, 0) + d * step(image, 2) + h * step(image, 3)
+            inside, start = _row(image, n, 0, ad, ah, i, j, m)
             for k in range(m.size_w):
                 w = _inside(a, k, m.dilation_w, m.apart_w, m.base_w, image.shape[4])
-                if exists and d >= 0 and h >= 0 and w >= 0:
+                if exists and inside and w >= 0:
                     copy_row(small, to, image, start + w * step(image, 4), C)
                 else:
                     fill_row(small, to, zero, C)
@@ -113,16 +131,13 @@ def _gather_rows(small, to, phase, image, n, c, ad, ah, a0, wide, m):
     """One channel of ``wide`` phases, whose copies lie ``phase`` elements apart."""
     zero = image.dtype.type(0)
     for i in range(m.size_d):
-        d = _inside(ad, i, m.dilation_d, m.apart_d, m.base_d, image.shape[2])
         for j in range(m.size_h):
-            h = _inside(ah, j, m.dilation_h, m.apart_h, m.base_h, image.shape[3])
+            inside, start = _row(image, n, c, ad, ah, i, j, m)
             at = to + (i * m.size_h + j) * m.size_w
-            exist = wide if d >= 0 and h >= 0 else 0
+            exist = wide if inside else 0
             for a in range(exist, m.wide):
                 fill_row(small, at + a * phase, zero, m.size_w)
             if exist > 0:
-                start = (n * step(image, 0) + c * step(image, 1) + d * step(image, 2)
-                         + h * step(image, 3))  # fmt: skip
                 _gather_row(small, at, phase, image, start, a0, exist, m)
 
 
@@ -168,23 +183,18 @@ def _gather_row(small, at, phase, image, start, a0, wide, m):
 @kernel(lambda F: (out(F, 5), out(int64, 1), array(F, 1), int64, int64, MOVE))
 def scatter(image, infinite, small, first, units, m):
     """The way back: ``units`` units of small, from ``first`` on, to where they came from."""
-    C, area = image.shape[1], m.size_h * m.size_w
-    volume = m.size_d * area * C
-    tasks = m.wide if m.last else C
+    C = image.shape[1]
+    volume = m.size_d * m.size_h * m.size_w * C
     found = 0
-    for task in prange(units * tasks):
-        n, ad, ah, a0, wide = _unit(first + task // tasks, m)
-        start = task // tasks * m.wide * volume
-        if m.last:
-            start += task % tasks * volume
-            if task % tasks < wide:
-                found += 1 - finite_row(small, start, volume)
-                _scatter_pixels(image, n, ad, ah, a0 + task % tasks, small, start, m)
-        else:
-            start += task % tasks * (volume // C)
+    for task in prange(units * _tasks(C, m)):
+        (n, ad, ah, a0, wide), number, start = _task(task, first, C, m)
+        if not m.last:
             for a in range(wide):
                 found += 1 - finite_row(small, start + a * volume, volume // C)
-            _scatter_rows(image, n, task % tasks, ad, ah, a0, wide, small, start, volume, m)
+            _scatter_rows(image, n, number, ad, ah, a0, wide, small, start, volume, m)
+        elif number < wide:
+            found += 1 - finite_row(small, start, volume)
+            _scatter_pixels(image, n, ad, ah, a0 + number, small, start, m)
     infinite[0] = found
 
 
@@ -192,13 +202,11 @@ def scatter(image, infinite, small, first, units, m):
 def _scatter_pixels(image, n, ad, ah, a, small, start, m):
     C = image.shape[1]
     for i in range(m.size_d):
-        d = _inside(ad, i, m.dilation_d, m.apart_d, m.base_d, image.shape[2])
         for j in range(m.size_h):
-            h = _inside(ah, j, m.dilation_h, m.apart_h, m.base_h, image.shape[3])
-            to = n * step(image, 0) + d * step(image, 2) + h * step(image, 3)
+            inside, to = _row(image, n, 0, ad, ah, i, j, m)
             for k in range(m.size_w):
                 w = _inside(a, k, m.dilation_w, m.apart_w, m.base_w, image.shape[4])
-                if d >= 0 and h >= 0 and w >= 0:
+                if inside and w >= 0:
                     copy_row(image, to + w * step(image, 4), small, start, C)
                 start += C
 
@@ -206,12 +214,9 @@ def _scatter_pixels(image, n, ad, ah, a, small, start, m):
 @helper
 def _scatter_rows(image, n, c, ad, ah, a0, wide, small, start, phase, m):
     for i in range(m.size_d):
-        d = _inside(ad, i, m.dilation_d, m.apart_d, m.base_d, image.shape[2])
         for j in range(m.size_h):
-            h = _inside(ah, j, m.dilation_h, m.apart_h, m.base_h, image.shape[3])
-            if d >= 0 and h >= 0 and wide > 0:
-                to = (n * step(image, 0) + c * step(image, 1) + d * step(image, 2)
-                      + h * step(image, 3))  # fmt: skip
+            inside, to = _row(image, n, c, ad, ah, i, j, m)
+            if inside and wide > 0:
                 at = start + (i * m.size_h + j) * m.size_w
                 _scatter_row(image, to, small, at, phase, a0, wide, m)
 

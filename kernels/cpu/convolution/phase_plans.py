@@ -13,22 +13,21 @@ def phases_plan(made, g, dtype, settings, again, plan, kept):
     """The plan by way of phases, or of less than the whole images, or None where it is behind.
 
     ``plan(threads, geometry, limit)`` plans without them under a workspace limit; a workspace of
-    ``kept`` bytes is kept between calls.  Decided for two threads, so that all numbers of them
-    agree.
+    ``kept`` bytes is kept between calls.
     """
     axes, limit = phases.nearer(g), settings.workspace_limit
     if axes is None or not phases.serves(g, phases.geometry(g, axes)):
         return None
-    pair = partial(plan, 2)
-    built, one, most = phases.build(made.operation, g, axes, dtype, limit, kept, pair,
+    compared = partial(plan, conv_costs.THREADS)
+    built, one, most = phases.build(made.operation, g, axes, dtype, limit, kept, compared,
                                     conv_costs.by_phases)  # fmt: skip
     if built.inner.algorithm == "direct" or not affords(settings, built.size):
         return None
     if built.batches and built.size - built.inner.workspace_bytes > kept:
         return None  # a single phase is as large as that
-    if not pay(built, one, pair(g, limit), g, dtype, kept):
+    if not pay(built, one, compared(g, limit), g, dtype, kept):
         return None
-    if made.threads != 2:
+    if made.threads != conv_costs.THREADS:
         built, one, _ = phases.build(made.operation, g, axes, dtype, limit, kept,
                                      partial(plan, made.threads), conv_costs.by_phases,
                                      [most])  # fmt: skip

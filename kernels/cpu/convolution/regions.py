@@ -29,7 +29,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Phase:
-    """Target elements first, first + step, ...: ``count`` of them, from buffer position ``base``."""
+    """``count`` target elements first, first + step, ..., from buffer position ``base``."""
 
     first: int
     step: int

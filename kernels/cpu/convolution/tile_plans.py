@@ -41,11 +41,12 @@ def general_plan(made, g, dtype, settings, again):
     build = _forward_or_dx
     if made.operation == "conv_dw":
         build = _pixel_dw if pixel_dw.serves(g) else _weight_gradient
-    return (pixel_major_ahead(build, made, g, dtype, settings, again)
-            or build(made, g, dtype, settings, again))  # fmt: skip
+    build = partial(build, g=g, dtype=dtype, settings=settings, again=again)
+    found = build(made)
+    return pixel_major_ahead(found, build, made, g, dtype, settings) or found
 
 
-def _forward_or_dx(made, g, dtype, settings, again):
+def _forward_or_dx(made, g, dtype, settings, again=None):
     """Vectors along channels, or along pixels and channels where targets are channels-last."""
     forward, found = made.operation == "conv_forward", None
     small = pixel_conv.serves(g, dtype, forward)
@@ -54,25 +55,24 @@ def _forward_or_dx(made, g, dtype, settings, again):
     return found if small and found else _implicit_gemm(made, g, dtype, settings, last=found)
 
 
-def pixel_major_ahead(build, made, g, dtype, settings, again):
-    """The pixel-major way where it is much ahead of what ``build`` makes, or None.
+def pixel_major_ahead(found, build, made, g, dtype, settings):
+    """The pixel-major way where it is much ahead of ``found``, which is ``build(made)``, or None.
 
     The others split rows by the stride and pad blocks of few positions: of small images nothing
-    but the ends of rows is left.  Decided for two threads, so that all numbers of them agree.
+    but the ends of rows is left.
     """
-    forward = made.operation == "conv_forward"
-    other = _pixel_dw if made.operation == "conv_dw" else _pixel_conv
-    if not (pixel_dw.pays(g) if other is _pixel_dw else pixel_conv.fits(g, forward)):
+    dw, forward = made.operation == "conv_dw", made.operation == "conv_forward"
+    if not (pixel_dw.pays(g) if dw else pixel_conv.fits(g, forward)):
         return None
-    pair = replace(made, threads=2)
-    found, long = build(pair, g, dtype, settings, again), other(pair, g, dtype, settings)
-    if not found or found.algorithm not in ("amx", "implicit_gemm") or not long:
+    found = conv_costs.compared(found, made, build)
+    if not found or found.algorithm not in ("amx", "implicit_gemm"):
         return None
-    if long.algorithm != "pixel_major":
+    other = partial(_pixel_dw if dw else _pixel_conv, g=g, dtype=dtype, settings=settings)
+    long = other(made)
+    if not long or long.algorithm != "pixel_major":
         return None
-    if conv_costs.cost(long, g, dtype) * AHEAD >= conv_costs.cost(found, g, dtype):
-        return None
-    return other(made, g, dtype, settings)
+    least = conv_costs.cost(conv_costs.compared(long, made, other), g, dtype)
+    return long if least * AHEAD < conv_costs.cost(found, g, dtype) else None
 
 
 def for_any_threads(build, made, fits):

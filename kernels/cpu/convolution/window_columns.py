@@ -147,7 +147,7 @@ class _Rooms:
         self.part = work[ordered + weights : ordered + weights + K * L]
 
     def matrix(self, n, L, P, last):
-        """The columns of ``n`` images: as (n, L, P), and as a product takes them, (B, L, pixels)."""
+        """The columns of ``n`` images as (n, L, P), and as a product takes them: (B, L, pixels)."""
         room = self.columns[: n * L * P]
         if last:
             return room.reshape(n, P, L).swapaxes(1, 2), room.reshape(1, n * P, L).swapaxes(1, 2)
@@ -190,7 +190,8 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
     False, and v is to be computed otherwise, if the arrays lie otherwise, if the product says so or
     if weights that are not finite would be multiplied with padding.
     """
-    p, forward, dtype, threads = plan.program, plan.operation == "conv_forward", v.dtype, plan.threads
+    p, forward = plan.program, plan.operation == "conv_forward"
+    dtype, threads = v.dtype, plan.threads
     last, x, y = _lying(*((u, v) if forward else (v, u)))
     weights = w if forward else w.swapaxes(1, 2)  # (G, K/G, C/G, T, R, S)
     (G, K, C), P = weights.shape[:3], y.shape[4] if y is not None else 0
@@ -212,14 +213,16 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
             cells = x[n:end, g * C : (g + 1) * C]
             biases = bias[g * w.shape[1] : (g + 1) * w.shape[1]]
             if forward:
-                take(dtype, threads, columns, cells, p.places, p.begins, p.listed, p.rows, int(last))
+                take(dtype, threads, columns, cells, p.places, p.begins, p.listed, p.rows,
+                     int(last))  # fmt: skip
             elif rows is not None:
                 copy(dtype, threads, rows, y[n:end, g * K : (g + 1) * K])
             factor = factors[g] if forward else factors[g].swapaxes(2, 3)
             target, source = (some, matrix) if forward else (matrix, some)
             factor = np.broadcast_to(factor, (len(target), *factor.shape[1:]))
-            if not matmul.product(products[last], target, factor, source[:, None],
-                                  (biases if forward else biases[:0])[:, None], workspace):  # fmt: skip
+            added = biases[:, None] if forward else biases[:0, None]
+            if not matmul.product(products[last], target, factor, source[:, None], added,
+                                  workspace):  # fmt: skip
                 return False
             if not forward:
                 give(dtype, threads, cells, columns, biases, p.places, p.begins, p.listed, p.rows,

@@ -28,8 +28,8 @@ class _OneGroup:
             source = b.gep(x, [b.mul(plane.index, n.plane_source)])
             weights = b.gep(w, [b.mul(plane.index, n.plane_weights)])
             for i, j, place in self._sources(source, n.source_row, n.source_column):
-                self.write(self.read(place, const(0), mask), room, const((i * columns + j) * self.lanes),
-                           None)  # fmt: skip
+                at = const((i * columns + j) * self.lanes)
+                self.write(self.read(place, const(0), mask), room, at, None)
             with cgutils.for_range(b, n.turns) as turn:
                 at = b.gep(weights, [b.mul(turn.index, const(SIDE * SIDE * self.lanes))])
                 emit(at, self._shown(b.gep(room, [turn.index])))

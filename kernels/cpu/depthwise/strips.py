@@ -10,9 +10,9 @@ that nine taps of a 3x3 window cost about four loads.  What keeps this exact at 
   adds nothing even to an infinite weight.
 
 Other windows than 3x3 and 5x5 are summed in pieces of 3x3, 3x1, 1x3 and 1x1 that resume from what
-the target holds.  Target element j*up and source element j*down belong together: forward is up 1 and down
-the stride; the gradient of a strided convolution is up the stride and down 1, where each residue
-of the target modulo ``up`` has taps of its own.
+the target holds.  Target element j*up and source element j*down belong together: forward is up 1
+and down the stride; the gradient of a strided convolution is up the stride and down 1, where each
+residue of the target modulo ``up`` has taps of its own.
 """
 
 from __future__ import annotations

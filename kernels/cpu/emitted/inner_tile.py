@@ -48,8 +48,10 @@ class _Inner(Emitter):
                     self._rows(b, b_row, b_image, loop.index, self.wide)]  # fmt: skip
             self.rows(
                 count,
-                lambda p: self._multiply(sums, rows, lambda at: build.load(at, align=self.size), p),
-                lambda p, mask: self._multiply(sums, rows, lambda at: self.masked_load(at, mask), p),
+                lambda p: self._multiply(
+                    sums, rows, lambda at: build.load(at, align=self.size), p),
+                lambda p, mask: self._multiply(
+                    sums, rows, lambda at: self.masked_load(at, mask), p),
             )
         self._add([build.load(total) for total in sums], c)
 
@@ -117,8 +119,8 @@ def _inner_tile(typing, high, wide, a, ao, a_row, a_image, b, bo, b_row, b_image
 
 @helper
 def inner_tile(high, wide, a, ao, a_row, a_image, b, bo, b_row, b_image, images, count, c, co):
-    """C[co + j*high + i] += sum of A[ao + n*a_image + i*a_row + p] * B[bo + n*b_image + j*b_row + p]
+    """C[co + j*high + i] += sum over n < images and p < count of
 
-    over n < images and p < count, for i < high and j < wide.
+    A[ao + n*a_image + i*a_row + p] * B[bo + n*b_image + j*b_row + p], for i < high and j < wide.
     """
     _inner_tile(high, wide, a, ao, a_row, a_image, b, bo, b_row, b_image, images, count, c, co)

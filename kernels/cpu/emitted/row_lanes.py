@@ -140,6 +140,12 @@ def both(typing, a, b):
 
 
 @intrinsic
+def either(typing, a, b):
+    """The bits of two vectors of integers together, lane by lane."""
+    return a(a, b), lambda context, builder, signature, arguments: builder.or_(*arguments)
+
+
+@intrinsic
 def plus(typing, a, b):
     """a + b of vectors of integers, lane by lane."""
     return a(a, b), lambda context, builder, signature, arguments: builder.add(*arguments)

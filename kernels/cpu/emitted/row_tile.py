@@ -1,8 +1,8 @@
 """The register tile whose vectors lie apart: two pieces of any two rows of an image.
 
-Where sums are short, as in a first layer, writing them to a temporary and copying from there what is
-no row's end costs as much as computing them.  Here each vector of a tile has a place of its own in
-B and in C, and only as many elements of it as the row still has are written.
+Where sums are short, as in a first layer, writing them to a temporary and copying from there what
+is no row's end costs as much as computing them.  Here each vector of a tile has a place of its own
+in B and in C, and only as many elements of it as the row still has are written.
 """
 
 from __future__ import annotations

@@ -94,7 +94,10 @@ def _gather_block(typing, target, to, target_step, source, start, table, first, 
 
 @helper
 def gather_transpose(target, to, target_step, source, start, table, first, count, lanes):
-    """target[to + j*target_step + i] = source[start + table[first + i] + j]; i < lanes, j < count."""
+    """target[to + j*target_step + i] = source[start + table[first + i] + j]
+
+    for i < lanes and j < count.
+    """
     for j in range(0, count, lanes):
         _gather_block(target, to + j * target_step, target_step, source, start + j, table, first,
                       count - j)  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from .. import plans
 from ..jit import bound
 from . import max_pool_apart, max_pool_axes, max_pool_flat, max_pool_quarters, max_pool_rows
-from . import max_pool_runs
+from . import max_pool_pixels, max_pool_runs
 from .max_pool import across_channels, largest
 
 _NO_WINNER = np.empty((1, 1, 1, 1, 1), np.uint8)
@@ -50,6 +50,9 @@ def max_pool_forward_at_once(y, winner, x, geometry, ties, nan, plan):
         kernel, rest = max_pool_rows.largest_of_rows, max_pool_rows.arguments(x, g, named, pieces)
         if g.stride[2] > 2:
             kernel = max_pool_apart.largest_of_far_windows
+    elif usual and across_channels(x, y) and max_pool_pixels.serves(*([winner] if named else [])):
+        kernel = max_pool_pixels.largest_of_pixels
+        rest = (g.window, g.stride, g.dilation, g.before, named, pieces)
     else:
         rules = (named, ties == "last", nan == "omit")
         kernel = largest

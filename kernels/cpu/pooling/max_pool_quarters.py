@@ -5,8 +5,8 @@ window's dy where its tap is the winner, else zero.  Of 16 windows that is four 
 vectors for each of their two rows, interleaved from the taps.  A winner that is no tap harms
 nothing here, so that winners can be checked on the way.  Where 16 windows are several rows of
 a narrow plane, the rows' pieces are put in order on their way out.  With channels last the vector
-is of channels, and each tap's goes to a pixel of its own.  The forward pass of narrow planes goes the
-same way back.
+is of channels, and each tap's goes to a pixel of its own.  The forward pass of narrow planes goes
+the same way back.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from ..emitted.lanes import (
     splat,
     splat_like,
     store_pairs,
+    within,
 )
 from ..emitted.memory import step
+from ..emitted.row_lanes import either
 from ..emitted.vectors import element_pointer
 from ..jit import WITH_WINNER, array, boolean, inlined, int64, kernel, out, prange
 from .winners import largest_of
 
-_WIDTH = 16  # lanes
+_WIDTH, _HALF = 16, 8  # lanes
 
 #: Windows of a row that come several rows at a time.
 _NARROW = (1, 2, 4, 8)
@@ -181,10 +183,10 @@ def largest_of_quarters(y, winner, x, named, pieces):
 
 @inlined
 def _taps(dy, at, winner, name, count, nothing):
-    """What ``count`` windows owe to each of their four inputs."""
+    """What ``count`` windows owe to each of their four inputs, and their winners."""
     value = add(lanes_load(dy, at, 1, 0, count, nothing), nothing)  # -0.0 arrives as 0.0
     names = lanes_load(winner, name, 1, 0, count, splat_like(winner.dtype.type(0), nothing))
-    return (_owed(names, winner.dtype.type(0), value, nothing),
+    return (names, _owed(names, winner.dtype.type(0), value, nothing),
             _owed(names, winner.dtype.type(1), value, nothing),
             _owed(names, winner.dtype.type(2), value, nothing),
             _owed(names, winner.dtype.type(3), value, nothing))  # fmt: skip
@@ -220,7 +222,7 @@ def by_quarters(dx, dy, winner, found, pieces):
             to = 4 * at
             while at < end:
                 count = min(_WIDTH, end - at)
-                a, b, c, d = _taps(dy, at, winner, at, count, nothing)
+                _, a, b, c, d = _taps(dy, at, winner, at, count, nothing)
                 if narrow:
                     store_pair_rows(dx, to, Q, count, a, b, c, d)
                 else:
@@ -230,30 +232,48 @@ def by_quarters(dx, dy, winner, found, pieces):
                 to += 2 * _WIDTH
 
 
+@inlined
+def _window(dx, to, dy, at, winner, name, count, nothing, bits):
+    """What a window of ``count`` channels owes to its four inputs; ``bits`` and those of winners."""
+    names, a, b, c, d = _taps(dy, at, winner, name, count, nothing)
+    below = to + step(dx, 3)
+    lanes_store(dx, to, 1, 0, count, a)
+    lanes_store(dx, to + step(dx, 4), 1, 0, count, b)
+    lanes_store(dx, below, 1, 0, count, c)
+    lanes_store(dx, below + step(dx, 4), 1, 0, count, d)
+    return either(bits, names)
+
+
 @kernel(**_SIGNATURE)
 def by_channels(dx, dy, winner, found, pieces):
-    """The same where channels lie next to each other in every array, across them."""
+    """The same where channels lie next to each other in every array, across them.
+
+    The last vector of a pixel overlaps the one before it.
+    """
     _, C, Z, P, Q = dy.shape
     lines = dy.shape[0] * Z * P
     for piece in prange(pieces):
-        nothing, top = splat(dy.dtype.type(0), _WIDTH), np.int64(0)
+        wide, narrow = splat(dy.dtype.type(0), _WIDTH), splat(dy.dtype.type(0), _HALF)
+        many = splat_like(winner.dtype.type(0), wide)  # the bits of all winners
+        few = splat_like(winner.dtype.type(0), narrow)
         for line in range(lines * piece // pieces, lines * (piece + 1) // pieces):
             n, z, p = line // (Z * P), line // P % Z, line % P
             at = n * step(dy, 0) + z * step(dy, 2) + p * step(dy, 3)
             name = n * step(winner, 0) + z * step(winner, 2) + p * step(winner, 3)
             to = n * step(dx, 0) + z * step(dx, 2) + 2 * p * step(dx, 3)
-            dense = step(winner, 4) == C
-            top = max(top, largest_of(winner, name, Q * C, 1) if dense else np.int64(0))
             for _ in range(Q):
-                top = max(top, np.int64(0) if dense else largest_of(winner, name, C, 1))
-                for i in range(0, C, _WIDTH):
-                    count = min(_WIDTH, C - i)
-                    a, b, c, d = _taps(dy, at + i, winner, name + i, count, nothing)
-                    lanes_store(dx, to + i, 1, 0, count, a)
-                    lanes_store(dx, to + i + step(dx, 4), 1, 0, count, b)
-                    lanes_store(dx, to + i + step(dx, 3), 1, 0, count, c)
-                    lanes_store(dx, to + i + step(dx, 3) + step(dx, 4), 1, 0, count, d)
+                if C >= _WIDTH:
+                    for i in range(0, C, _WIDTH):
+                        c = min(i, C - _WIDTH)
+                        many = _window(dx, to + c, dy, at + c, winner, name + c, _WIDTH, wide, many)
+                elif C >= _HALF:
+                    few = _window(dx, to, dy, at, winner, name, _HALF, narrow, few)
+                    c = C - _HALF
+                    few = _window(dx, to + c, dy, at + c, winner, name + c, _HALF, narrow, few)
+                else:
+                    few = _window(dx, to, dy, at, winner, name, C, narrow, few)
                 at += step(dy, 4)
                 name += step(winner, 4)
                 to += 2 * step(dx, 4)
-        found[piece] = top > 3
+        taps = winner.dtype.type(0), winner.dtype.type(4)
+        found[piece] = within(many, *taps) != 0xFFFF or within(few, *taps) != 0xFF

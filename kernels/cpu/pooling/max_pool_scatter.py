@@ -18,7 +18,7 @@ import numpy as np
 from ..emitted.lanes import lanes_store, splat
 from ..emitted.memory import load, step, store
 from ..jit import WITH_WINNER, array, inlined, int64, kernel, out, prange, triple
-from . import max_pool_quarters
+from . import max_pool_quarters, max_pool_sums
 from .window import next_row, row_of
 
 _WIDTH = 16  # lanes
@@ -180,6 +180,8 @@ def walk(geometry, contiguous, across) -> Walk:
     if (contiguous or across) and max_pool_quarters.serves(g):
         quarters = max_pool_quarters.by_channels if across else max_pool_quarters.by_quarters
         return Walk(quarters, (), True)
+    if across and max_pool_sums.serves(g):
+        return Walk(max_pool_sums.owed_to_pixels, (max_pool_sums.walks(g), g.window, g.stride))
     D, H, W = g.size
     pixel = g.channels if across else 1
     steps = (H * W * pixel, W * pixel, pixel)

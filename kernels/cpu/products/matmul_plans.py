@@ -43,7 +43,7 @@ def amx_plan(made, g, built, settings):
 
 
 def linear_plan(made, g, plan):
-    """The gradients of a layer, LinearGeometry ``g``; ``plan(operation, geometry)`` plans a part."""
+    """The gradients of a layer, LinearGeometry ``g``; ``plan(operation, geometry)`` plans each."""
     to_x, to_w = (
         plan("matmul", product) if name in g.need else None
         for name, product in (("x", g.to_x), ("w", g.to_w))

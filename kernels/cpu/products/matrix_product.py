@@ -92,7 +92,8 @@ def _pieces(total, part, work, base, a, b, n, i0, rows, j0, columns, p):
         for cut in range(first, (piece + 1) * count // (p.parts * p.pieces)):
             e, at = cut // p.cuts, cut % p.cuts
             _block(address(work, sums), p.columns, p.columns, work, base, a, b, n, i0, rows, j0,
-                   columns, e, at * L // p.cuts, (at + 1) * L // p.cuts, int(cut > first), p)  # fmt: skip
+                   columns, e, at * L // p.cuts, (at + 1) * L // p.cuts, int(cut > first),
+                   p)  # fmt: skip
         for row in range(rows if sums != total else 0):
             add_row(work, total + row * p.columns, work, sums + row * p.columns, columns)
 

@@ -160,7 +160,7 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
     program = plan.program
     if program.lone:
         return _reduce_lone(dw, db, dy, x, plan, workspace)
-    # with channels last patches.py gives the images that were planned as one row of pixels one by one
+    # with channels last patches.py gives images one by one that were planned as one row of pixels
     planned = (len(dy), prod(dy.shape[2:])) == (program.shape[0], program.shape[4])
     if _has_runs(program, amx_pointwise_dw) and planned:
         return amx_pointwise_dw.run(dw, db, dy, x, program.images, workspace)
@@ -284,7 +284,8 @@ def put(x, thin, bias, stride):
     for task in prange(N * tasks * D):
         n, c, d = task // (tasks * D), task // D % tasks, task % D
         rows = (H + stride[1] - 1) // stride[1]
-        start = n * step(thin, 0) + c * step(thin, 1) + d // stride[0] * rows * width * step(thin, 4)
+        start = n * step(thin, 0) + c * step(thin, 1)
+        start += d // stride[0] * rows * width * step(thin, 4)
         for h in range(H):
             to = n * step(x, 0) + c * step(x, 1) + d * step(x, 2) + h * step(x, 3)
             taken = d % stride[0] == 0 and h % stride[1] == 0

@@ -24,7 +24,7 @@ SHORT, FEW = 32, 64
 
 
 def pointwise_plan(made, g, dtype, settings, again, tiles, single=True):
-    """Products with each image, and with the whole batch: the arrays' layout decides at the call.
+    """Products with each image or, for channels last, with the whole batch.
 
     ``tiles``: do the channels fill AMX tiles?  Not ``single``: images are no matrices of their own.
     Arguments else as in conv_plans.py.
@@ -34,14 +34,19 @@ def pointwise_plan(made, g, dtype, settings, again, tiles, single=True):
     images = _images(made, g, dtype, settings, tiles) if single and not lone else None
     batch = _batch(made, g, dtype, settings)
     built = pointwise.build(g, images, batch, ITEMSIZE[dtype])
-    shown = images or batch
     if images is not None and "amx" in (images.algorithm, batch.algorithm):
         other = partial(again, replace(settings, precision="strict"))
     else:
         other = partial(again, settings, "pointwise")
-    return replace(made, algorithm="pointwise", workspace_bytes=built.size, program=built,
-                   blocking={"product": shown.algorithm, **shown.blocking},
-                   otherwise=other)  # fmt: skip
+    found = replace(made, algorithm="pointwise", workspace_bytes=built.size, program=built,
+                    blocking=_blocking(images or batch), otherwise=other)  # fmt: skip
+    if images is None or isinstance(images.program, amx_pointwise_dw.Program):
+        return found  # the same product in either layout
+    return replace(found, last=replace(found, blocking=_blocking(batch)))
+
+
+def _blocking(product):
+    return {"product": product.algorithm, **product.blocking}
 
 
 def _batch(made, g, dtype, settings):

@@ -148,7 +148,8 @@ def _multiply(work, at, table, weights, tiles, p):
             for t in range(0, tiles, rows):
                 tile_of_vectors(min(rows, tiles - t), work, v + t * p.lanes, table, c,
                                 work, u + c * p.columns, p.columns, min(CHUNK, p.channels - c),
-                                work, m + t * p.columns, p.columns, work, p.zeros_at, c)  # fmt: skip
+                                work, m + t * p.columns, p.columns, work, p.zeros_at,
+                                c)  # fmt: skip
 
 
 @helper

@@ -214,7 +214,8 @@ def _signal(work, at, x, g, i, vector, block, p):
     for y in range(high):
         for z in range(wide):
             transform_signal(work, at + SIDE * (y * row + z * p.lanes), row, p.lanes,
-                             to + (y * wide + z) * p.lanes, POINTS * p.v_point, p.v_point, 0)  # fmt: skip
+                             to + (y * wide + z) * p.lanes, POINTS * p.v_point, p.v_point,
+                             0)  # fmt: skip
 
 
 @helper
@@ -237,7 +238,8 @@ def _gradients(work, at, biased, dy, g, i, vector, block, p):
             add_vectors(work, bias, at + SIDE * y * row, p.lanes, SIDE * SIDE * wide)
         for z in range(wide):
             transform_gradients(work, at + SIDE * (y * row + z * p.lanes), row, p.lanes,
-                                to + (y * wide + z) * p.columns, POINTS * p.y_point, p.y_point, 0)  # fmt: skip
+                                to + (y * wide + z) * p.columns, POINTS * p.y_point, p.y_point,
+                                0)  # fmt: skip
 
 
 @helper

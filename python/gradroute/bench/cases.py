@@ -231,5 +231,7 @@ def load_cases(ops=None, rows: str | None = None, shapes: str | None = None) -> 
             if rows is None or re.search(rows, name)
         ]
     if not cases:
-        raise ArgumentValueError(f"no case is left of ops={ops!r}, rows={rows!r}, shapes={shapes!r}")
+        raise ArgumentValueError(
+            f"no case is left of ops={ops!r}, rows={rows!r}, shapes={shapes!r}"
+        )
     return cases

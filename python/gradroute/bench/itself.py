@@ -46,7 +46,8 @@ FIRST_CALLS = ("conv", "conv_dx", "conv_dw", "max_pool", "max_pool_backward", "l
 def first_call(operation: str, folder) -> float:
     """Processor seconds of ``import gradroute`` and the first call in a new process.
 
-    They are the same beside other work.  NumPy and Numba are imported before.  ``folder`` is that of the kernel cache.
+    They are the same beside other work.  NumPy and Numba are imported before.  ``folder`` is that
+    of the kernel cache.
     """
     done = subprocess.run(
         [sys.executable, "-c", _FIRST_CALL, operation], text=True, capture_output=True, check=True,
@@ -149,19 +150,20 @@ def write(path, threads: int, command: str, step=lambda what: None) -> None:
         "Relative L2 error of float32 to the same sum in float64, standard normal values; in "
         "brackets the algorithm that served the call, behind a colon the one that it leaves its "
         "sums to; of a product's two gradients each may have its own. Without workspace the direct "
-        "loops serve: one float32 sum in order for each result, for dw one for each row of an image "
-        "first.", "",
+        "loops serve: one float32 sum in order for each result, for dw one for each row of an "
+        "image first.", "",
         *table(accuracy.COLUMNS, wrong),
         "## First call in a new process", "",
-        "Processor seconds of `import gradroute` and the first call, beyond `import numba`: with an "
-        "empty kernel cache, so that the operation is compiled, and with a filled one.", "", *table(["operation", "empty, s", "filled, s", "files written",
-                    "files added by a second process"], first),
+        "Processor seconds of `import gradroute` and the first call, beyond `import numba`: with "
+        "an empty kernel cache, so that the operation is compiled, and with a filled one.", "",
+        *table(["operation", "empty, s", "filled, s", "files written",
+                "files added by a second process"], first),
         f"`gradroute warmup` compiles all there is to compile: {len(_builds())} variants of "
         f"{len(_kernels())} kernels, a serial and a parallel one for each dtype. Shapes, strides "
         "and options add none.", "",
         "## Calls on an 8 x 8 image", "",
-        "Processor microseconds on one thread, one channel. The arithmetic is what each further image of a "
-        "batch adds; the rest is checks, plan, allocation and Numba's own call.", "",
+        "Processor microseconds on one thread, one channel. The arithmetic is what each further "
+        "image of a batch adds; the rest is checks, plan, allocation and Numba's own call.", "",
         *table(["call", "one image", "its arithmetic", "the call beside it"], small),
     ]  # fmt: skip
     Path(path).write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")

@@ -57,7 +57,7 @@ class Row:
         return next((t.seconds for t in self.timings if t.side == side), None)
 
     def over(self, *others: str) -> float | None:
-        """How many times faster gradroute is than the fastest of ``others``; None: no comparison."""
+        """How many times faster gradroute is than the fastest of ``others``; None: not compared."""
         mine = self.seconds(OURS)
         theirs = [s for s in map(self.seconds, others) if s is not None]
         return min(theirs) / mine if mine is not None and theirs else None

@@ -119,7 +119,8 @@ def _ceilings(record: dict) -> list[str]:
             if (theirs := [s for side in PYTORCH if (s := share(row, found, side)) is not None])
         ]  # fmt: skip
         if ours:
-            lines.append([title, *(f"{x:.0%}" for x in (geometric_mean(ours), min(ours), max(ours))),
+            shares = (geometric_mean(ours), min(ours), max(ours))
+            lines.append([title, *(f"{part:.0%}" for part in shares),
                           f"{geometric_mean(best):.0%}" if best else "-"])  # fmt: skip
     return [
         f"Measured ceilings, {found['dtype']}, {found['threads']} threads: "
@@ -195,8 +196,8 @@ def _scaling(found: dict, picture: str) -> list[str]:
         *table(["varied: operation", "fitted power", "direct sum"], exponents),
         "Milliseconds with 1 / 2 threads:", "",
         *table(["operation", "gradroute", "pytorch"], threads),
-        "MB by which one forward convolution (32 to 32 channels, 3x3, one image, one thread) raises "
-        "a fresh process's peak memory, its result included:", "",
+        "MB by which one forward convolution (32 to 32 channels, 3x3, one image, one thread) "
+        "raises a fresh process's peak memory, its result included:", "",
         *table(["image", "result alone", *sides], memory),
         f"![time and memory against size]({picture})", "",
     ]  # fmt: skip
@@ -209,18 +210,19 @@ def _limits(record: dict) -> list[str]:
     return [
         "## How it was measured, and its limits", "",
         "One process; the sides take turns. Every result is checked against float64 before it is "
-        "timed (relative L2 error at most 1e-5 in float32), and each timed call comes right after an "
-        f"untimed one of its own side. Before a side's turn the process idles for {PAUSE * 1e3:.0f} "
-        "ms, until no other side's threads spin, and untimed calls of the side itself follow for "
-        f"{WAKE * 1e3:.0f} ms. A time is the median of {fewest} calls or more, as many as fit "
-        f"into a share of about {settings.get('seconds', '?')} s a case; a side that needs far longer "
-        f"is timed less often. {settings.get('threads', '?')} threads on every side. Inputs are "
-        "C-contiguous NCHW for all but PyTorch channels_last, whose images and weights are "
+        "timed (relative L2 error at most 1e-5 in float32), and each timed call comes right after "
+        "an untimed one of its own side. Before a side's turn the process idles for "
+        f"{PAUSE * 1e3:.0f} ms, until no other side's threads spin, and untimed calls of the side "
+        f"itself follow for {WAKE * 1e3:.0f} ms. A time is the median of {fewest} calls or more, "
+        f"as many as fit into a share of about {settings.get('seconds', '?')} s a case; a side "
+        "that needs far longer is timed less often. "
+        f"{settings.get('threads', '?')} threads on every side. Inputs "
+        "are C-contiguous NCHW for all but PyTorch channels_last, whose images and weights are "
         "converted beforehand. Backward passes are asked for one gradient at a time.", "",
         "On a machine that shares its processor with others, times of single rows vary by ten "
         "percent and more between runs, and small cases by more: read ratios and means. Arrays of "
-        "most cases fit a large last-level cache, which flatters everybody's bandwidth. One machine "
-        "says nothing about processors with other vector units, more cores, or GPUs.", "",
+        "most cases fit a large last-level cache, which flatters everybody's bandwidth. One "
+        "machine says nothing about processors with other vector units, more cores, or GPUs.", "",
     ]  # fmt: skip
 
 

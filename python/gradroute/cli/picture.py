@@ -22,7 +22,7 @@ def draw(path: pathlib.Path, net, history, data, found) -> None:
 
 
 def _curves(left, right, history, data, found):
-    """Loss and accuracy of the training batches; the held-out accuracy is one number, at the end."""
+    """Loss and accuracy of the training batches; held-out accuracy is one number, at the end."""
     epochs = [line.epoch for line in history]
     held_out = 100 * float((found == data.held_out_labels).mean())
 

@@ -24,7 +24,7 @@ def explain(net, layer, unit, *, x=None, dy=None, labels=None, sample=0):
     layer's output without the batch axis, such as (channel, row, column).  x (N, ...) is the
     network's input (None: that of its last forward pass) and ``sample`` says which of the N.  The
     gradient at the network's output is dy (N, ...), or with labels (N,) that of the mean
-    cross-entropy over the batch.
+    cross-entropy over the batch; without x, dy and labels that of its last backward pass.
 
     The consumers are the neurons of the next layer that is not element-wise: of a linear layer
     all of them, of a convolution or an average pool those whose window covers the neuron, of a

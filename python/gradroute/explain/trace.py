@@ -43,6 +43,8 @@ class Trace:
         self.net = check_network(net)
         self.layers = list(net.layers.values())
         self.names = [INPUT, *net.layers]
+        if x is None and dy is None and labels is None:
+            dy = net.last_dy
         x = _given_x(net, x)
         self.sample = _sample(sample, len(x))
         part = slice(self.sample, self.sample + 1)
@@ -67,7 +69,8 @@ class Trace:
         if (dy is None) == (labels is None):
             raise ArgumentValueError(
                 "give either dy= (the gradient at the network's output, of its shape) or labels= "
-                "(the gradient is then that of the mean cross-entropy)"
+                "(the gradient is then that of the mean cross-entropy); without x=, dy and labels "
+                "the gradient is that of the network's last backward pass"
             )
         if dy is not None:
             wanted = (self.batch, *y.shape[1:])

@@ -38,6 +38,10 @@ class Optimiser(ABC):
         }
         net.register(self)
 
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self.net.register(self)
+
     @property
     def lr(self) -> float:
         """The learning rate of the next step."""

@@ -41,7 +41,8 @@ class Sequential:
     dtype object).  After `to("cupy")` a NumPy x or dy is copied to the GPU; results stay there.
 
     Layers keep references to the arrays of the last forward pass, so do not write to x or y
-    before its backward pass.  One network serves one thread at a time.
+    before its backward pass.  One network serves one thread at a time.  A network can be pickled:
+    what it keeps of a call stays behind.
 
     Raises ArgumentTypeError or ArgumentValueError for layers or options that cannot be used; an
     error inside a layer names that layer.
@@ -80,6 +81,7 @@ class Sequential:
     def _forget(self):
         self._kept = None
         self._y_shape = None
+        self._dy = None
 
     @property
     def layers(self):
@@ -113,6 +115,7 @@ class Sequential:
             raise ArgumentValueError(
                 f"dy must have the shape of y, {self._y_shape}, got {dy.shape}"
             )
+        self._dy = dy
         waiting = sum(bool(layer.parameters) for layer in self._layers.values())
         for name, layer in reversed(self._layers.items()):
             if not (need_dx or waiting):
@@ -127,9 +130,14 @@ class Sequential:
 
     @property
     def last_x(self):
-        """x of the last forward pass, if the first layer kept it (those with weights do) or None."""
+        """x of the last forward pass if the first layer kept it (with weights it does), or None."""
         for name, layer in self._layers.items():
             return self._kept[name][0] if self._kept and layer.parameters else None
+
+    @property
+    def last_dy(self):
+        """dy of the last backward pass, or None where none followed the last forward pass."""
+        return self._dy
 
     def cast(self, array, name):
         """The array in the network's dtype and library."""
@@ -148,7 +156,7 @@ class Sequential:
     # ---- parameters -----------------------------------------------------------------------
 
     def parameters(self) -> dict:
-        """{"conv1.w": array, ...}: the arrays themselves, so writing to them changes the network."""
+        """{"conv1.w": array, ...}: the arrays themselves; writing to them changes the network."""
         return {
             f"{name}.{part}": array
             for name, layer in self._layers.items()
@@ -168,10 +176,10 @@ class Sequential:
         return dispatch.load("cuda")
 
     def to(self, library):
-        """Moves parameters, gradients and optimiser state to "cupy" or "numpy" arrays; returns self.
+        """Moves parameters, gradients and optimiser state to "cupy" or "numpy" arrays.
 
-        A forward pass is needed before the next backward.  Raises BackendError where there is no
-        GPU to move to, saying what is missing.
+        Returns self.  A forward pass is needed before the next backward.  Raises BackendError where
+        there is no GPU to move to, saying what is missing.
         """
         if library not in ("cupy", "numpy"):
             raise ArgumentValueError(f'library must be "cupy" or "numpy", got {library!r}')
@@ -194,12 +202,21 @@ class Sequential:
         """A network of its own with the same layers and parameters, cast to ``dtype`` if given."""
         new = copy.copy(self)
         new.dtype = self.dtype if dtype is None else _dtype(dtype)
-        new._optimisers = WeakSet()
         new._layers = {name: copy.copy(layer) for name, layer in self._layers.items()}
         for layer in new._layers.values():
             layer.parameters = {k: a.astype(new.dtype) for k, a in layer.parameters.items()}
         new._reset()
         return new
+
+    def __getstate__(self):
+        """For pickle and the copy module: what is kept of a call stays behind, and optimisers."""
+        return {name: value for name, value in self.__dict__.items()
+                if name not in ("_optimisers", "_kept", "_y_shape", "_dy")}  # fmt: skip
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._forget()
+        self._optimisers = WeakSet()  # where one comes too, it registers itself
 
     # ---- files ----------------------------------------------------------------------------
 

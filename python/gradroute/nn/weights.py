@@ -52,7 +52,7 @@ def read(path) -> dict[str, np.ndarray]:
 
 
 def check_fit(path, found: dict[str, np.ndarray], wanted: dict[str, tuple]) -> None:
-    """Refuses arrays whose names, shapes or kinds are not those wanted, naming each that differs."""
+    """Refuses arrays whose names, shapes or kinds are not those wanted; names each that differs."""
     wrong = [f"{name} is missing" for name in wanted if name not in found]
     wrong += [f"{name} is not in the network" for name in found if name not in wanted]
     for name in wanted:

@@ -37,6 +37,13 @@ def float_dtype(dtype, name: str) -> str:
     return dtype.name
 
 
+def mixed_dtypes(first: str, array, name: str, other) -> ArgumentTypeError:
+    return ArgumentTypeError(
+        f"{first} is {array.dtype} and {name} is {other.dtype}: all float arrays of a call must "
+        f"share one dtype; pass {name}.astype({first}.dtype)"
+    )
+
+
 class Call:
     """One call of a public function on float arrays of one dtype and one library."""
 
@@ -65,10 +72,7 @@ class Call:
                 dispatch.common_library({first: array, name: other})
             if other.dtype != self.dtype:
                 float_dtype(other.dtype, name)
-                raise ArgumentTypeError(
-                    f"{first} is {self.dtype} and {name} is {other.dtype}: all float arrays of a "
-                    f"call must share one dtype; pass {name}.astype({first}.dtype)"
-                )
+                raise mixed_dtypes(first, array, name, other)
         if others:
             dispatch.common_library({first: array, **others})
         backend = dispatch.name_for(self.library)
@@ -205,7 +209,7 @@ class Call:
 
     def finish(self, made):
         """The caller's view of one result: in its dtype and library, in ``out`` if it was given."""
-        for one, out, dtype, direct in self._out:  # a loop: half the time of next() over a generator
+        for one, out, dtype, direct in self._out:  # half the time of next() over a generator
             if one is made:
                 break
         if direct:

@@ -63,7 +63,9 @@ def given_shape(x_shape, layout) -> tuple:
     try:
         shape = tuple(x_shape)
     except TypeError:
-        raise ArgumentTypeError(f"x_shape must be a sequence of integers, got {x_shape!r}") from None
+        raise ArgumentTypeError(
+            f"x_shape must be a sequence of integers, got {x_shape!r}"
+        ) from None
     return image_shape(tuple(integer(n, "x_shape", at_least=0) for n in shape), "x_shape", layout)
 
 
@@ -104,7 +106,9 @@ def out_tuple(out, wanted, names) -> tuple:
         )
     for array, want, name in zip(out, wanted, names):
         if array is not None and not want:
-            raise ArgumentValueError(f"out has an array for {name}, which this call does not compute")
+            raise ArgumentValueError(
+                f"out has an array for {name}, which this call does not compute"
+            )
     return out
 
 

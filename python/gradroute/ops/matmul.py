@@ -76,15 +76,16 @@ def _product_shape(a, b):
     for name, operand in (("a", a), ("b", b)):
         if operand.ndim == 0:
             raise ArgumentValueError(f"{name} must have at least one axis, got a 0-d array")
-    a2, b2 = _as_matrices(a, b)
-    if a2.shape[-1] != b2.shape[-2]:
+    left = a.shape if a.ndim > 1 else (1, *a.shape)
+    right = b.shape if b.ndim > 1 else (*b.shape, 1)
+    if left[-1] != right[-2]:
         raise ArgumentValueError(
             f"a's last axis must match b's {'only' if b.ndim == 1 else 'last but one'}: "
             f"a {a.shape}, b {b.shape}"
         )
-    batch = _batch_shape(a2.shape, b2.shape)
-    rows = () if a.ndim == 1 else (a2.shape[-2],)
-    columns = () if b.ndim == 1 else (b2.shape[-1],)
+    batch = _batch_shape(left, right)
+    rows = () if a.ndim == 1 else left[-2:-1]
+    columns = () if b.ndim == 1 else right[-1:]
     return batch, (*batch, *rows, *columns)
 
 
@@ -94,7 +95,7 @@ def _add_matrices(steps, call, made, a2, b2, batch, kept, summed):
     matrices = (a4.shape[0], a4.shape[2], b4.shape[3])
     if made.flags.c_contiguous:
         add_product(steps, call, made.reshape(matrices), a4, b4)
-    elif made.ndim == 2 and a4.shape[0] == 1:
+    elif (1, *made.shape) == matrices:
         add_product(steps, call, made[None], a4, b4)
     else:  # a strided out: its batch axes may have no common stride
         whole = call.empty(matrices)

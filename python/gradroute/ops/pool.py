@@ -7,7 +7,7 @@ import numpy as np
 from .call import Call
 from .checks import canonical, check_shape, from_first, given_shape, image_shape, out_tuple
 from .settled import settled
-from .windows import between_windows, choice, flag, pooled_shape, window_geometry
+from .windows import between_windows, check_rule, flag, pooled_shape, window_geometry
 
 
 def _max_pool_at_once(found, arrays, options):
@@ -36,8 +36,7 @@ def _max_pool(x, window, stride, padding, dilation, ceil_mode, layout, ties, nan
     geometry = window_geometry(
         image_shape(x.shape, "x", layout), window, stride, padding, dilation, ceil_mode
     )
-    choice(ties, "ties", ("first", "last"))
-    choice(nan, "nan", ("propagate", "omit"))
+    check_rule(ties, nan)
     dtype = np.dtype(geometry.winner_dtype) if flag(winner, "winner") else None
     plan = call.plan("max_pool_forward", geometry)
     return call, geometry, pooled_shape(geometry, x.ndim - 2, layout), dtype, plan

@@ -92,20 +92,24 @@ def _at_once(found, arrays, options):
 def _scatter_add(out, src, index, axis, mode):
     call = Call({"out": out, "src": src}, index=index)
     integer_array(index, "index")
+    geometry = scatter_geometry(out, index, src, axis, mode)
+    _check_target(call, out)
+    plans = call.plan("check_index", index.size), call.plan("scatter_add", geometry)
+    return call, geometry, *plans
+
+
+def scatter_geometry(out, index, src, axis, mode):
+    """The sizes of a call whose shapes fit; src may be None: not given."""
     axis = _axis(axis, out.ndim)
     if not isinstance(mode, str) or mode not in _MODES:
         raise ArgumentValueError(f"mode must be one of {list(_MODES)}, got {mode!r}")
-    shape = (*out.shape[:axis], *index.shape, *out.shape[axis + 1 :])
-    check_shape(src, "src", shape, "out.shape[:axis] + index.shape + out.shape[axis+1:]")
-    _check_target(call, out)
-    size, count = out.shape[axis], index.size
-    if count and not size:
+    before, size, behind = out.shape[:axis], out.shape[axis], out.shape[axis + 1 :]
+    if src is not None:
+        shape = (*before, *index.shape, *behind)
+        check_shape(src, "src", shape, "out.shape[:axis] + index.shape + out.shape[axis+1:]")
+    if index.size and not size:
         raise ArgumentValueError(f"out's axis {axis} is empty: there is nothing to add to")
-    geometry = ScatterGeometry(
-        math.prod(out.shape[:axis]), size, math.prod(out.shape[axis + 1 :]), count
-    )
-    plans = call.plan("check_index", count), call.plan("scatter_add", geometry)
-    return call, geometry, *plans
+    return ScatterGeometry(math.prod(before), size, math.prod(behind), index.size)
 
 
 def _axis(axis, ndim):

@@ -28,6 +28,12 @@ def choice(value, name, choices):
         raise ArgumentValueError(f"{name} must be one of {list(choices)}, got {value!r}")
 
 
+def check_rule(ties, nan):
+    """Which of several maxima wins."""
+    choice(ties, "ties", ("first", "last"))
+    choice(nan, "nan", ("propagate", "omit"))
+
+
 def window_geometry(shape, window, stride, padding, dilation, ceil_mode):
     return pool_geometry(
         shape, window=window, stride=stride, padding=padding, dilation=dilation,

@@ -71,8 +71,8 @@ class Default(Peer):
         mask = [which == 0, which == 1, False]
         return self._run(
             self._torch.ops.aten.convolution_backward,
-            dy, x, w, None, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], groups, mask,
-            pick=(which,),
+            dy, x, w, None, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], groups,
+            mask, pick=(which,),
         )  # fmt: skip
 
     def _pool_options(self, case):
