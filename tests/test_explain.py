@@ -329,7 +329,8 @@ def test_arguments_that_cannot_be_used_are_refused(changed, error, words):
 def test_without_x_and_dy_the_last_pass_of_the_network_is_explained():
     net, (x, dy), units = small(), data(), [(0, 0, 0), (0, 1, 1)]
     net.forward(x)
-    for call in (lambda: gr.explain(net, "pool1", units[0]), lambda: gr.compare(net, "pool1", units)):
+    for call in (lambda: gr.explain(net, "pool1", units[0]),
+                 lambda: gr.compare(net, "pool1", units)):  # fmt: skip
         with pytest.raises(gr.errors.ArgumentValueError, match="last backward pass"):
             call()
     net.backward(dy)
