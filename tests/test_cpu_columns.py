@@ -26,14 +26,17 @@ CASES = {
     "one output": ((1, 64, 7, 6), (48, 64, 6, 6), {"stride": 3}),
     "groups": ((2, 48, 13, 12), (40, 12, 5, 5), {"stride": 3, "padding": 2, "groups": 4}),
     "a signal, images of their own": ((3, 33, 600), (40, 33, 6), {"stride": 3, "padding": 1}),
+    "one channel, more outputs than it": ((2, 1, 900), (70, 1, 16), {"stride": 8}),
     "neighbours": ((2, 40, 14, 15), (40, 40, 5, 5), {"padding": 2}),
 }  # fmt: skip
+
+COST = column_plans.conv_costs.by_columns
 
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch, fresh_plans):
     """Columns wherever they can serve: what they cost is not what is tested."""
-    monkeypatch.setattr(column_plans.conv_costs, "by_columns", lambda g, product, dw: 0.0)
+    monkeypatch.setattr(column_plans.conv_costs, "by_columns", lambda *_: 0.0)
 
 
 @pytest.fixture(params=CASES)
@@ -80,6 +83,14 @@ def test_every_pass_in_either_layout(case, dtype, bound, precision):
         for one, same, wanted in zip(found, alone, exact):
             np.testing.assert_array_equal(one, same)
             assert np.linalg.norm(one - wanted) <= bound * np.linalg.norm(wanted)
+
+
+def test_dw_of_few_weights_an_output_channel_reads_dy_as_it_lies(monkeypatch):
+    monkeypatch.setattr(column_plans.conv_costs, "by_columns", COST)
+    x = np.zeros((2, 1, 16000), "float32")
+    chosen = [gr.plan("conv_dw", x, np.zeros((512, 1, taps), "float32"), stride=8).algorithm
+              for taps in (16, 64)]  # fmt: skip
+    assert chosen == ["columns", "pixel_major"]
 
 
 @pytest.mark.parametrize("last", [False, True])

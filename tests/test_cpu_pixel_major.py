@@ -28,6 +28,11 @@ BLOCKS = [
     ((2, 15, 27, 18), (7, 15, 5, 4), {"padding": ((3, 0), (1, 3))}),
     ((2, 17, 4, 9, 8), (2, 17, 2, 3, 1), {"padding": (1, 2, 0)}),
     ((2, 16, 40, 9), (3, 16, 3, 3), {"padding": 3}),  # more padding than the window reaches
+    # one vector of output channels: x's are brought side by side
+    ((5, 16, 20, 23), (16, 16, 3, 3), {"padding": 1}),
+    ((3, 24, 17, 9), (20, 12, 3, 3), {"padding": (1, 0), "stride": (2, 1), "groups": 2}),
+    ((4, 9, 50), (8, 9, 5), {"padding": 2}),
+    ((2, 8, 3, 33), (7, 8, 3, 3), {"padding": 1, "stride": (1, 3)}),
 ]
 
 #: more weights than a cache holds, where other algorithms would copy ends of rows only
@@ -45,6 +50,7 @@ SMALL = [
     ((2, 30, 3, 4, 5), (15, 30, 2, 3, 2), {"padding": (1, 0, 1)}),
     ((3, 64, 7, 7), (60, 32, 3, 3), {"padding": 2, "dilation": 2, "groups": 2}),
     ((9, 170, 1, 2), (5, 170, 1, 1), {}),
+    ((2, 16, 13, 20), (15, 16, 5, 5), {"padding": 2}),  # pixels of a row as rows of a tile
 ]
 
 #: large images whose output channels fill vectors: channels-last targets are summed along them
@@ -56,6 +62,7 @@ LAST = [
     ((2, 2, 9, 12, 11), (16, 2, 3, 2, 3), {"padding": (1, 0, 2), "stride": (1, 2, 1)}),
     ((2, 5, 40, 41), (48, 5, 1, 1), {}),  # of few channels
     ((2, 3, 41, 40), (32, 3, 1, 1), {"stride": 2}),
+    ((3, 5, 40, 45), (16, 5, 3, 3), {"padding": 1}),  # one vector: copied as planes
 ]
 
 #: channels last: groups of several channels, and strides at which every pixel of dx has taps
@@ -64,6 +71,7 @@ GROUPS = [
     ((2, 54, 11, 12), (96, 18, 3, 5), {"padding": (1, 2), "stride": (1, 2), "groups": 3}),
     ((1, 40, 1, 33), (32, 20, 1, 7), {"padding": (0, 3), "dilation": (1, 2), "groups": 2}),
     ((2, 96, 1, 1), (96, 48, 3, 3), {"padding": 1, "groups": 2}),
+    ((2, 32, 12, 45), (32, 16, 5, 3), {"padding": (2, 1), "groups": 2}),
 ]
 STRIDES = [
     ((3, 16, 21, 32), (32, 16, 3, 3), {"padding": 1, "stride": 2}),

@@ -39,7 +39,7 @@ def columns_plan(found, build, made, g, dtype, settings, again, without, most):
         return None
     pair = _plan(replace(made, threads=conv_costs.THREADS), dtype, settings)
     product = window_columns.first_product(g, dtype, made.operation, pair)
-    least = conv_costs.by_columns(g, product, made.operation == "conv_dw")
+    least = conv_costs.by_columns(g, product, dtype, made.operation == "conv_dw")
     if least * AHEAD >= conv_costs.cost(found, g, dtype):
         return None
     built = for_any_threads(

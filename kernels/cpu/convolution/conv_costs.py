@@ -12,7 +12,7 @@ import math
 from dataclasses import replace
 
 from ..amx import amx_tiles
-from ..emitted.vectors import ITEMSIZE
+from ..emitted.vectors import ITEMSIZE, LANES
 from ..microkernel import COLUMNS
 from ..pixel_major import inside_taps
 from ..winograd import winograd_program
@@ -33,6 +33,8 @@ SUMMED = 4
 TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.5
 #: A number read by a table of places, a product's call, a row of windows that patches.py copies.
 PLACED, CALL, TURNED_ROW = 0.33, 20_000, 15
+#: A number of dy from beyond L2, which the product with FEW times fewer columns reads in order.
+STREAMED, FEW = 0.07, 4
 #: A row of a phase moved, beside its numbers, and one copied into a block or out of it.
 MOVED_ROW, ROW = 2, 3
 #: A weight packed, and one read from beyond L2; bytes of weights that stay in it.
@@ -67,7 +69,7 @@ def cost(plan, g, dtype) -> float | None:
     if plan.algorithm == "pixel_major":
         return _by_pixels(plan.program, dtype, dw)
     if plan.algorithm == "columns":
-        return by_columns(g, plan.program.pieces[0][2], dw)
+        return by_columns(g, plan.program.pieces[0][2], dtype, dw)
     if not tiles and plan.algorithm != "implicit_gemm":
         return None
     if not dw:
@@ -114,12 +116,17 @@ def _by_pixels(program, dtype, dw) -> float:
     return alone * (each + far) + packed * PACKED
 
 
-def by_columns(g, product, dw) -> float:
+def by_columns(g, product, dtype, dw) -> float:
     """By way of window_columns.py, whose products are as ``product``, the plan of the first."""
+    columns, outputs = g.in_channels // g.groups * g.taps, math.prod(g.y_shape)
     copied = math.prod((g.batch, g.in_channels, g.taps, g.out_plane)) * PLACED
-    multiplied = g.multiply_adds * _rate(product.algorithm, dw)
+    multiplied, read = g.multiply_adds * _rate(product.algorithm, dw), READ
+    few = FEW * columns * g.groups <= g.out_channels
+    if dw and few and outputs * ITEMSIZE["float32"] > L2_BYTES:
+        read = STREAMED
+        multiplied *= -(-columns // LANES[dtype]) * LANES[dtype] / columns
     weights = math.prod(g.w_shape) * (PACKED if product.algorithm == "amx" else READ)
-    return copied + multiplied + weights + math.prod(g.y_shape) * READ + g.groups * CALL
+    return copied + multiplied + weights + outputs * read + g.groups * CALL
 
 
 def _rate(product, dw):

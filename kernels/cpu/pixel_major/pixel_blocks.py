@@ -18,6 +18,7 @@ import numpy as np
 from ..convolution.blocks import Blocks, fill
 from ..convolution.direct import span
 from ..emitted.memory import step
+from ..emitted.transposition import transpose
 from ..emitted.vectors import copy_row, fill_row
 from ..jit import helper, inlined
 
@@ -98,7 +99,7 @@ def pieces(size, block):
 
 @helper
 def fill_block(work, buffer, u, whole, apart, g, n0, images, d0, h0, w0, s):
-    """blocks.fill for all channels of group g; ``apart``: of so many side by side, or 0."""
+    """blocks.fill for all channels of group g; ``apart``: they are to be side by side, so many."""
     if apart:
         _fill_pixels(work, buffer, u, g, apart, n0, images, d0, h0, w0, s)
     else:
@@ -107,7 +108,7 @@ def fill_block(work, buffer, u, whole, apart, g, n0, images, d0, h0, w0, s):
 
 @helper
 def _fill_pixels(work, buffer, u, g, channels, n0, images, d0, h0, w0, s):
-    """The same of one group, of ``channels`` that lie side by side, of several."""
+    """The same of ``channels`` side by side, which in u need not be."""
     width = min(s.block_w, s.span_w - w0) + s.reach_w
     left = (w0 - s.lead_w) // channels
     first, end = span(left, 1, u.shape[4], width // channels)
@@ -120,10 +121,14 @@ def _fill_pixels(work, buffer, u, g, channels, n0, images, d0, h0, w0, s):
                     fill_row(work, to, u.dtype.type(0), width)
                     continue
                 fill_row(work, to, u.dtype.type(0), first * channels)
-                start = ((n0 + i) * step(u, 0) + g * channels + d * step(u, 2) + h * step(u, 3)
-                         + left * step(u, 4))  # fmt: skip
-                for x in range(first, end):
-                    copy_row(work, to + x * channels, u, start + x * step(u, 4), channels)
+                start = ((n0 + i) * step(u, 0) + g * channels * step(u, 1) + d * step(u, 2)
+                         + h * step(u, 3) + left * step(u, 4))  # fmt: skip
+                if step(u, 4) == 1:
+                    transpose(work, to + first * channels, channels, u, start + first, step(u, 1),
+                              channels, end - first, s.lanes)  # fmt: skip
+                else:
+                    for x in range(first, end):
+                        copy_row(work, to + x * channels, u, start + x * step(u, 4), channels)
                 fill_row(work, to + end * channels, u.dtype.type(0), width - end * channels)
 
 

@@ -27,7 +27,7 @@ from numba import types
 
 from ..convolution.blocks import BLOCKS, Blocks
 from ..emitted.memory import load, step, store
-from ..emitted.pixel_tile import pixel_tile
+from ..emitted.pixel_tile import TALL, pixel_tile, run_tile
 from ..emitted.strided_tile import address, copy_rows
 from ..emitted.transposition import transpose
 from ..emitted.vectors import ITEMSIZE, LANES, copy_row
@@ -61,6 +61,10 @@ LONG = 300
 FEW = 2
 
 
+#: Rows of a tile, at least, that are taken from pixels side by side, not found by a table.
+LEAST_ROWS = 10
+
+
 class Product(NamedTuple):
     """What the compiled loops need to know beside the source's blocks.  Offsets count elements."""
 
@@ -86,6 +90,7 @@ class Product(NamedTuple):
     by_rows: int  # is a row of pixels summed by itself, without the taps that only meet padding?
     pads: int
     apart: int  # channels side by side of a group of several, or 0
+    in_runs: int  # do the cells of a row lie side by side in the copy?
     slots: int
     packed_at: int  # the workspace: bias, packed weights; slots: source, then sums
     slots_at: int
@@ -157,8 +162,8 @@ def build(g, dtype, threads, forward) -> Program:
     """For ConvGeometry ``g``; its dx where not ``forward``."""
     channels = (g.in_channels if forward else g.out_channels) // g.groups
     planes = _build(g, dtype, threads, forward, 1)
-    if channels == 1:
-        return planes
+    if channels == 1 or planes.product.in_runs and planes.product.width == LANES[dtype]:
+        return planes  # of which channels that lie side by side are brought into planes
     pixels = _build(g, dtype, threads, forward, channels)
     return replace(planes, beside=pixels, size=max(planes.size, pixels.size))
 
@@ -190,10 +195,11 @@ def _build(g, dtype, threads, forward, within):
     sums_at = s.channels * s.plane
     slot = sums_at + columns * (places.size * each + lanes)
     apart = within if within > 1 and g.groups > 1 else 0
+    in_runs = within == seen.stride[2] == 1 and block[2] >= LEAST_ROWS
     product = Product(
         rows, width, COLUMNS[dtype], lanes, steps.size, *cells.count, images, *block,
         *seen.stride[:2], seen.stride[2] * within, *cells.each, source[1], int(by_rows), int(pads),
-        apart, threads, packed_at, slots_at, slot, sums_at,
+        apart, int(in_runs), threads, packed_at, slots_at, slot, sums_at,
     )  # fmt: skip
     size = slots_at + threads * slot
     return Program(s, product, places, steps, phases, taps, heights, size, None)
@@ -273,13 +279,14 @@ def _block(v, u, work, places, steps, phases, heights, whole, buffer, g, n0, d0,
             _write(v, to + k * step(v, 1), work, sums, columns, min(columns, p.rows - k), *pieces,
                    p)  # fmt: skip
         return
+    run = width
     images, depth, height, width = joined(v, images, depth, height, width)
     for k in range(0, p.rows, p.tile):
         columns, row = min(p.tile, p.width - k), g * p.width + k
         weights = p.packed_at + row * p.depth
         if not straight:
-            _sum(work, 0, images * depth * height * width, address(work, sums), columns, columns,
-                 buffer, places, steps, 0, p.depth, row, weights, p)  # fmt: skip
+            _sum(work, 0, images * depth * height * width, run, address(work, sums), columns,
+                 columns, buffer, places, steps, 0, p.depth, row, weights, p)  # fmt: skip
             _write(v, to + k * step(v, 1), work, sums, columns, min(columns, p.rows - k), images,
                    depth, height, width, p)  # fmt: skip
             continue
@@ -288,8 +295,8 @@ def _block(v, u, work, places, steps, phases, heights, whole, buffer, g, n0, d0,
             for z in range(depth):
                 for y in range(height):
                     at = to + k + i * step(v, 0) + z * step(v, 2) + y * step(v, 3)
-                    _sum(work, first, width, address(v, at), apart, columns, buffer, places, steps,
-                         0, p.depth, row, weights, p)  # fmt: skip
+                    _sum(work, first, width, run, address(v, at), apart, columns, buffer, places,
+                         steps, 0, p.depth, row, weights, p)  # fmt: skip
                     first += width
 
 
@@ -317,31 +324,43 @@ def _phases(to, v_image, v_plane, v_row, apart, columns, work, buffer, places, s
             while low < high and not 0 <= h + heights[before + high - 1] < p.source_h:
                 high -= 1
             skipped = phases[phase, 7] + low * each
-            _sum(work, first, width, to + at * work.itemsize, p.step_w * apart, columns, buffer,
-                 places, steps, skipped, (high - low) * each, k,
+            _sum(work, first, width, width, to + at * work.itemsize, p.step_w * apart, columns,
+                 buffer, places, steps, skipped, (high - low) * each, k,
                  p.packed_at + k * p.depth + skipped * columns, p)  # fmt: skip
 
 
 @helper
-def _sum(work, first, pixels, to, apart, columns, buffer, places, steps, before, count, k, weights,
-         p):  # fmt: skip
-    """The sums of ``pixels`` pixels in ``columns`` channels from k on, which is of all groups.
+def _sum(work, first, pixels, run, to, apart, columns, buffer, places, steps, before, count, k,
+         weights, p):  # fmt: skip
+    """The sums of ``pixels`` pixels, rows of ``run``, in ``columns`` channels from k on.
 
-    Each has ``count`` steps, behind ``before`` others.  They go to the address ``to``, those of
-    pixels ``apart`` from one another.
+    k is that of all groups.  Each has ``count`` steps, behind ``before`` others.  They go to the
+    address ``to``, those of pixels ``apart`` from one another.
     """
     zero, bias = work.dtype.type(0), address(work, k)
     if count == 0:  # no tap reads them
         for at in range(0, columns * work.itemsize, FEW * work.itemsize):
             copy_rows(zero, to + at, apart, bias + at, 0, pixels, FEW)
         return
-    weights = address(work, weights)
+    weights, by = address(work, weights), apart * work.itemsize
+    vectors = columns // p.lanes
+    high = TALL // vectors
+    tiles = (run + high - 1) // high
+    if p.in_runs and run >= LEAST_ROWS * tiles:
+        for row in range(0, pixels, run):
+            for i in range(tiles):
+                begin, end = row + i * run // tiles, row + (i + 1) * run // tiles
+                run_tile(zero, end - begin, vectors,
+                         address(work, buffer + load(places, first + begin)),
+                         address(steps, before), count, weights, columns, to + begin * by, apart,
+                         bias, 0)  # fmt: skip
+        return
     tiles = (pixels + ROWS - 1) // ROWS
     for i in range(tiles):  # of about the same height
         begin, end = i * pixels // tiles, (i + 1) * pixels // tiles
-        pixel_tile(zero, end - begin, columns // p.lanes, address(work, buffer),
+        pixel_tile(zero, end - begin, vectors, address(work, buffer),
                    address(places, first + begin), address(steps, before), count, weights, columns,
-                   to + begin * apart * work.itemsize, apart, bias, 0)  # fmt: skip
+                   to + begin * by, apart, bias, 0)  # fmt: skip
 
 
 @helper

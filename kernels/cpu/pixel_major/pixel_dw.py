@@ -75,7 +75,7 @@ class Sums(NamedTuple):
     run: int  # (c, tap) side by side in the copy of x, that is (tap, c); all of them: they are not
     panel: int  # of them in a tile
     tall: int  # and in a tile of one vector
-    apart: int  # channels side by side of a group of several, or 0
+    apart: int  # channels that the copy has side by side, if not as they lie in x, or 0
     depth: int  # Z, P and Q: pixels of an image
     height: int
     across: int
@@ -108,6 +108,7 @@ class Program:
     pads: bool
     size: int  # of the workspace, in elements
     beside: Program | None  # for x whose channels lie side by side
+    sorted: Program | None = None  # for one whose channels are to be brought side by side
     turned: bool = False  # have x and dy changed places?
 
 
@@ -128,8 +129,11 @@ def build(g, dtype, threads) -> Program:
     planes = replace(_build(g, dtype, threads, 1), turned=turned)
     if g.in_channels == g.groups:
         return planes
-    pixels = _build(g, dtype, threads, g.in_channels // g.groups)
-    return replace(planes, beside=pixels, size=max(planes.size, pixels.size))
+    channels = g.in_channels // g.groups
+    pixels, sorted_ = _build(g, dtype, threads, channels), None
+    if pixels.sums.taps_first and pixels.sums.width == LANES[dtype] <= 2 * channels:
+        sorted_ = replace(pixels, sums=pixels.sums._replace(apart=channels))
+    return replace(planes, beside=pixels, sorted=sorted_, size=max(planes.size, pixels.size))
 
 
 def _turns(g, dtype):
@@ -193,6 +197,8 @@ def run(dw, db, dy, x, plan, workspace) -> bool:
         pixels = beside(x, p.blocks.groups)
     if pixels is not None:
         x, p = pixels, p.beside
+    elif p.sorted is not None and x.strides[4] == x.itemsize:
+        p = p.sorted
     work, broken = workspace.view(dw.dtype), np.zeros(1, np.int64)
     reduce(dw.dtype, plan.threads, dw, sums, broken, dy, x, work, p.places, p.steps, WHOLE,
            p.blocks, p.sums)  # fmt: skip

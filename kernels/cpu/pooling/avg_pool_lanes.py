@@ -2,7 +2,7 @@
 
 A vector lies along a row of windows, or across the channels where those lie next to each other.
 How many taps of a window count is a product of one number for each axis, which are tabled.  Rows of
-few windows go several at a time.  A global pool is a sum over a run of memory.  (The gradient:
+few windows go several at a time, and so do those of small planes at stride 1.  A global pool is a sum over a run of memory.  (The gradient:
 avg_pool_shares.py.)
 """
 
@@ -11,25 +11,19 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba.extending import intrinsic
 
 from ..emitted.lanes import add, choose, lanes_load, lanes_store, splat, splat_like
 from ..emitted.memory import load, step, store
-from ..emitted.row_lanes import places, rows_load, rows_store, times
+from ..emitted.row_lanes import times
 from ..jit import array, inlined, int64, kernel, out, prange, triple
 from ..products.matrix_vector import sum_of_lanes
-from . import max_pool_quarters, max_pool_runs
+from . import max_pool_flat, max_pool_quarters, max_pool_runs
+from .avg_pool_strips import over, strips_of
 from .max_pool import across_channels
 from .max_pool_quarters import load_pair_rows
 from .window import ceil_div, inner_windows, next_row, row_of, taps_inside
 
 _WIDTH = 16  # lanes
-
-
-@intrinsic
-def _over(typing, a, b):
-    """a / b, lane by lane."""
-    return a(a, b), lambda context, builder, signature, arguments: builder.fdiv(*arguments)
 
 
 @lru_cache(maxsize=256)
@@ -54,34 +48,9 @@ def tables(F):
     return (array(F, 1),) * 3
 
 
-def _strip(stride, rows):
-    """``rows`` rows of windows side by side; memory beyond a row may be read."""
-
-    @inlined
-    def strip(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before, area, wide, zeros):
-        t0, t1, r0, r1 = taps
-        total, first = zeros, q * stride - before
-        last = first + (count - 1) * stride
-        for t in range(t0, t1):
-            for r in range(r0, r1):
-                here = at + t * step(x, 2) + r * step(x, 3) + first
-                for s in range(S):
-                    value = rows_load(x, here + s, stride, rows, x_jump, zeros)
-                    start = first + s
-                    if start < 0 or last + s >= W:
-                        low = ceil_div(-start, stride) if start < 0 else 0
-                        high = ceil_div(W - start, stride) if start < W else 0
-                        value = choose(places(low, high, rows, zeros), value, zeros)
-                    total = add(total, value)
-        divisor = times(rows_load(wide, q, 1, rows, 0, zeros), splat_like(area, zeros))
-        rows_store(y, to + q, rows, y_jump, count, _over(total, divisor))
-
-    return strip
-
-
-_one_1, _two_1 = _strip(1, 1), _strip(1, 2)
-_one_2, _two_2, _four_2 = _strip(2, 1), _strip(2, 2), _strip(2, 4)
-_one_3, _one_4 = _strip(3, 1), _strip(4, 1)
+_one_1, _two_1 = strips_of(1, 1), strips_of(1, 2)
+_one_2, _two_2, _four_2 = strips_of(2, 1), strips_of(2, 2), strips_of(2, 4)
+_one_3, _one_4 = strips_of(3, 1), strips_of(4, 1)
 
 
 @inlined
@@ -102,7 +71,7 @@ def _row(y, to, x, at, q, count, W, taps, S, stride, before, area, wide, zeros):
                 if low < high:
                     total = add(total, lanes_load(x, here + start, stride, low, high, zeros))
     divisor = times(lanes_load(wide, q, 1, 0, _WIDTH, zeros), splat_like(area, zeros))
-    lanes_store(y, to + q, 1, 0, count, _over(total, divisor))
+    lanes_store(y, to + q, 1, 0, count, over(total, divisor))
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5), *WINDOWS, *tables(F), int64, int64))
@@ -131,6 +100,8 @@ def average_of_rows(y, x, window, stride, before, deep, high, wide, end_of_x, pi
                 h, taps = p * stride[1] - before[1], (t0, t1, r0, r1)
                 to = n * step(y, 0) + c * step(y, 1) + z * step(y, 2) + p * step(y, 3)
                 at = n * step(x, 0) + c * step(x, 1) + d * step(x, 2) + h * step(x, 3)
+                square = window[0] == 1 and S == r1 - r0 == window[1]
+                side = S if square else np.int64(0)
                 area, lanes = load(deep, z) * load(high, p), _WIDTH // rows
                 for q in range(0, Q, lanes):
                     count, start = min(lanes, Q - q), at + q * apart - before[2]
@@ -142,26 +113,26 @@ def average_of_rows(y, x, window, stride, before, deep, high, wide, end_of_x, pi
                             _row(y, to + row * y_jump, x, at + row * x_jump, q, count, W, taps, S,
                                  apart, before[2], area, wide, zeros)  # fmt: skip
                     elif apart == 1 and rows == 1:
-                        _one_1(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
-                               wide, zeros)  # fmt: skip
+                        _one_1(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], side,
+                               area, wide, zeros)  # fmt: skip
                     elif apart == 1:
-                        _two_1(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
-                               wide, zeros)  # fmt: skip
+                        _two_1(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], side,
+                               area, wide, zeros)  # fmt: skip
                     elif apart == 3:
-                        _one_3(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
-                               wide, zeros)  # fmt: skip
+                        _one_3(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], side,
+                               area, wide, zeros)  # fmt: skip
                     elif apart == 4:
-                        _one_4(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
-                               wide, zeros)  # fmt: skip
+                        _one_4(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], side,
+                               area, wide, zeros)  # fmt: skip
                     elif rows == 1:
-                        _one_2(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
-                               wide, zeros)  # fmt: skip
+                        _one_2(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], side,
+                               area, wide, zeros)  # fmt: skip
                     elif rows == 2:
-                        _two_2(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], area,
-                               wide, zeros)  # fmt: skip
+                        _two_2(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2], side,
+                               area, wide, zeros)  # fmt: skip
                     else:
                         _four_2(y, to, y_jump, x, at, x_jump, q, count, W, taps, S, before[2],
-                                area, wide, zeros)  # fmt: skip
+                                side, area, wide, zeros)  # fmt: skip
                 p += rows
             n, c, z, _ = next_row(n, c, z, 0, C, Z, 1)
 
@@ -179,7 +150,7 @@ def _pixel(y, to, x, at, C, taps, divisor, zeros):
                 total = zeros if begin else lanes_load(y, to + i, 1, 0, count, zeros)
                 for s in range(s1 - s0):
                     total = add(total, lanes_load(x, here + i + s * step(x, 4), 1, 0, count, zeros))
-                lanes_store(y, to + i, 1, 0, count, _over(total, divisor) if done else total)
+                lanes_store(y, to + i, 1, 0, count, over(total, divisor) if done else total)
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5), *WINDOWS, *tables(F), int64))
@@ -214,6 +185,40 @@ def average_of_runs(y, x, length, windows, plane, hop, pieces):
             for i in range(0, length, _WIDTH):
                 total = add(total, lanes_load(x, at + i, 1, 0, length - i, zeros))
             store(y, number, sum_of_lanes(total) / x.dtype.type(length))
+
+
+@kernel(lambda F: (out(F, 5), array(F, 5), array(int64, 1), array(int64, 1), array(F, 1), int64,
+                   int64))  # fmt: skip
+def average_of_planes(y, x, bits, offsets, counted, plane, pieces):
+    """y of contiguous arrays; the tables are those of `_planes`."""
+    planes, taps, size = x.size // max(1, plane), offsets.size, x.size
+    for piece in prange(pieces):
+        zeros = splat(x.dtype.type(0), _WIDTH)
+        for number in range(planes * piece // pieces, planes * (piece + 1) // pieces):
+            for start in range(0, plane, _WIDTH):
+                to, table, total = number * plane + start, start // _WIDTH * taps, zeros
+                for tap in range(taps):
+                    at = to + load(offsets, tap)
+                    value = lanes_load(x, at, 1, max(0, -at), min(_WIDTH, size - at), zeros)
+                    seen = max_pool_flat.of_bits(load(bits, table + tap), zeros)
+                    total = add(total, choose(seen, value, zeros))
+                total = over(total, lanes_load(counted, start, 1, 0, _WIDTH, zeros))
+                lanes_store(y, to, 1, 0, min(_WIDTH, plane - start), total)
+
+
+@lru_cache(maxsize=256)
+def _planes(g, dtype, padding_counts):
+    """For small planes at stride 1 of as many outputs as inputs (max_pool_flat.py): the bits of the
+
+    lanes that see each tap, the taps' offsets, and how many taps of each window count; or None.
+    """
+    found = max_pool_flat.tables(g, g.winner_dtype)
+    if found is None:
+        return None
+    deep, high, wide = counts(g, dtype, padding_counts)[:3]
+    counted = np.ones(g.plane + _WIDTH, dtype)
+    counted[: g.plane] = (deep[0] * np.outer(high[: g.out[1]], wide[: g.out[2]])).reshape(-1)
+    return found[0], found[2], counted
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5), int64))
@@ -256,6 +261,9 @@ def forward(y, x, g, padding_counts, threads):
         return average_of_quarters, (threads,)
     if way is None:
         return None
+    planes = _planes(g, y.dtype, padding_counts) if contiguous else None
+    if planes is not None:
+        return average_of_planes, (*planes, g.plane, threads)
     move = (g.window, g.stride, g.before, *counts(g, y.dtype, padding_counts)[:3])
     if way == "pixels":
         return average_of_pixels, (*move, threads)

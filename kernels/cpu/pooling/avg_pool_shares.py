@@ -30,7 +30,7 @@ from .avg_pool_lanes import WINDOWS, counts, tables, way_of
 from .max_pool_quarters import store_pair_rows
 from .window import floor_div, next_row, row_of, windows_over
 
-_WIDTH = 16  # lanes
+_WIDTH, _HALF = 16, 8  # lanes
 
 #: Strides of whose inputs all are written together; others are left to the plain loops.
 _MOST_APART = 4
@@ -88,6 +88,42 @@ def spread_to_quarters(dx, dy, pieces):
                     store_pairs(dx, to, 0, 2 * count, value, value)
                     store_pairs(dx, to + 2 * Q, 0, 2 * count, value, value)
                 to += 2 * _WIDTH
+
+
+@inlined
+def _quarters(dx, to, dy, at, count, quarter, zeros):
+    """What one window of ``count`` channels owes to its four inputs."""
+    value = add(zeros, times(lanes_load(dy, at, 1, 0, count, zeros), quarter))
+    below = to + step(dx, 3)
+    lanes_store(dx, to, 1, 0, count, value)
+    lanes_store(dx, to + step(dx, 4), 1, 0, count, value)
+    lanes_store(dx, below, 1, 0, count, value)
+    lanes_store(dx, below + step(dx, 4), 1, 0, count, value)
+
+
+@kernel(lambda F: (out(F, 5), array(F, 5), int64))
+def spread_to_quarters_of_pixels(dx, dy, pieces):
+    """The same where channels lie next to each other, across them."""
+    _, C, Z, P, Q = dy.shape
+    lines = dy.shape[0] * Z * P
+    for piece in prange(pieces):
+        zero, part = dy.dtype.type(0), dy.dtype.type(0.25)
+        zeros, quarter = splat(zero, _WIDTH), splat(part, _WIDTH)
+        few, quarter_of_few = splat(zero, _HALF), splat(part, _HALF)
+        for line in range(lines * piece // pieces, lines * (piece + 1) // pieces):
+            n, z, p = line // (Z * P), line // P % Z, line % P
+            at = n * step(dy, 0) + z * step(dy, 2) + p * step(dy, 3)
+            to = n * step(dx, 0) + z * step(dx, 2) + 2 * p * step(dx, 3)
+            for _ in range(Q):
+                if C >= _WIDTH:
+                    for i in range(0, C, _WIDTH):
+                        c = min(i, C - _WIDTH)
+                        _quarters(dx, to + c, dy, at + c, _WIDTH, quarter, zeros)
+                else:
+                    for i in range(0, C, _HALF):
+                        _quarters(dx, to + i, dy, at + i, min(_HALF, C - i), quarter_of_few, few)
+                at += step(dy, 4)
+                to += 2 * step(dx, 4)
 
 
 @inlined
@@ -200,6 +236,8 @@ def backward(dx, dy, g, padding_counts, threads):
         return spread_to_planes, (g.plane, threads)
     if contiguous and max_pool_quarters.serves(g):
         return spread_to_quarters, (threads,)
+    if way == "pixels" and max_pool_quarters.serves(g):
+        return spread_to_quarters_of_pixels, (threads,)
     if way is None or (way == "rows" and g.stride[2] > _MOST_APART):
         return None
     kernel = spread_to_pixels if way == "pixels" else spread_to_rows
