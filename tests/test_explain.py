@@ -314,6 +314,7 @@ def test_a_layer_or_unit_that_is_not_there_is_refused_with_the_choices(layer, un
         ({"dy": [[1.0, 2, 3]] * 2}, gr.errors.ArgumentTypeError, "array"),
         ({"sample": 2}, gr.errors.IndexRangeError, "choose 0 to 1"),
         ({"dy": None, "labels": np.array([0, 9])}, gr.errors.GradrouteError, "label"),
+        ({"dy": None, "labels": np.array([9, 0])}, gr.errors.IndexRangeError, r"labels\[0\]"),
         ({"dy": None, "labels": np.array([0])}, gr.errors.ArgumentValueError, "per sample"),
         ({"x": np.ones((2, 1, 5))}, gr.errors.GradrouteError, "conv1"),
         ({"net": "net"}, gr.errors.ArgumentTypeError, "Sequential"),
@@ -329,9 +330,9 @@ def test_arguments_that_cannot_be_used_are_refused(changed, error, words):
 def test_without_x_and_dy_the_last_pass_of_the_network_is_explained():
     net, (x, dy), units = small(), data(), [(0, 0, 0), (0, 1, 1)]
     net.forward(x)
-    for call in (lambda: gr.explain(net, "pool1", units[0]), lambda: gr.compare(net, "pool1", units)):
+    for function, which in ((gr.explain, units[0]), (gr.compare, units)):
         with pytest.raises(gr.errors.ArgumentValueError, match="last backward pass"):
-            call()
+            function(net, "pool1", which)
     net.backward(dy)
     for sample in (0, 1):
         given, kept = {"x": x, "dy": dy, "sample": sample}, {"sample": sample}

@@ -1,9 +1,9 @@
 """Average pooling a vector at a time, for windows without dilation: most of them.
 
-A vector lies along a row of windows, or across the channels where those lie next to each other.
-How many taps of a window count is a product of one number for each axis, which are tabled.  Rows of
-few windows go several at a time, and so do those of small planes at stride 1.  A global pool is a sum over a run of memory.  (The gradient:
-avg_pool_shares.py.)
+A vector lies along a row of windows, or across the channels where those lie next to each other. How
+many taps of a window count is a product of one number for each axis, which are tabled.  Rows of few
+windows go several at a time, and so do those of small planes at stride 1.  A global pool is a sum
+over a run of memory.  (The gradient: avg_pool_shares.py.)
 """
 
 from __future__ import annotations

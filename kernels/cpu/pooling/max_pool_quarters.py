@@ -234,7 +234,7 @@ def by_quarters(dx, dy, winner, found, pieces):
 
 @inlined
 def _window(dx, to, dy, at, winner, name, count, nothing, bits):
-    """What a window of ``count`` channels owes to its four inputs; ``bits`` and those of winners."""
+    """What a window of ``count`` channels owes its four inputs; ``bits`` and those of winners."""
     names, a, b, c, d = _taps(dy, at, winner, name, count, nothing)
     below = to + step(dx, 3)
     lanes_store(dx, to, 1, 0, count, a)

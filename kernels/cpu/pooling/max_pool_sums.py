@@ -1,4 +1,4 @@
-"""The gradient of max pooling with channels last: every input gathers, a vector of channels at a time.
+"""The gradient of max pooling with channels last: inputs gather, a vector of channels at a time.
 
 For many channels and at most two windows over an input along each axis, as 3 x 3 at stride 2 has
 them: what a window owes is one comparison of winners and one addition, in row-major order of the

@@ -85,6 +85,13 @@ class Trace:
                 f"labels must hold one integer per sample, shape ({self.batch},), got "
                 f"{np.shape(labels)}"
             )
+        marks, classes = np.asarray(host(labels)), y.shape[-1]
+        wrong = (marks < 0) | (marks >= classes) if marks.dtype.kind in "iu" else np.zeros(1)
+        if wrong.any():  # also of a sample that is not the one explained: it is part of the mean
+            raise IndexRangeError(
+                f"labels[{int(wrong.argmax())}] is out of range: the network's output has "
+                f"{classes} classes"
+            )
         label = labels[part]
         if type(y) is not np.ndarray and dispatch.library_of(label, "labels") == "numpy":
             label = dispatch.load("cuda").to_device(label)
