@@ -303,9 +303,8 @@ def _shared_panel(to, ldc, work, base, panel, next_panel, k, rows, columns, dept
     for strip in range(strips):
         wide, c = columns - strip * p.width, to + strip * p.width * p.item
         if strip < asks:
-            fetched, hop, run, place, jump = next_panel + strip * depth * apart, apart, 0, 0, 0
-            fetched = address(work, fetched)
-            run = ENDLESS
+            fetched = address(work, next_panel + strip * depth * apart)
+            hop, run, place, jump = apart, ENDLESS, 0, 0
         else:
             fetched, hop, run, place, jump = asked(x, ahead, lines, p)
             if hop == 0:
