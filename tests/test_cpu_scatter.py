@@ -1,12 +1,14 @@
 """The Numba scatter-add: each element adds up in the order of the index, whoever owns it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import gradroute as gr
 from gradroute.geometry import ScatterGeometry
 from gradroute.kernels.contract import Plan
-from gradroute.kernels.cpu import scatter
+from gradroute.kernels.cpu import plans, scatter, scatter_plans
 
 SHAPES = [  # A, R, B, I: outer slices, rows, columns, additions
     (1, 50, 1, 1000),  # rows are owned
@@ -21,6 +23,12 @@ SHAPES = [  # A, R, B, I: outer slices, rows, columns, additions
 
 def plan(threads):
     return Plan("numba", "scatter_add", "direct", threads=threads)
+
+
+def shared_by(threads, geometry, dtype):
+    """The plan of a call, however small, for so many threads."""
+    made = plans.CpuPlan("numba", "scatter_add", "direct", threads=threads)
+    return scatter_plans.plan(made, geometry, dtype, gr.config.current())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -40,7 +48,8 @@ def test_the_bits_are_those_of_adding_one_after_the_other(shape, dtype):
             out = view(start.copy())
             given = view(src) if B > 1 else src  # single elements lie side by side
             geometry = ScatterGeometry(A, R, B, count)
-            scatter.scatter_add(out, rows, given, -1, geometry, plan(threads), None)
+            shared = shared_by(threads, geometry, dtype)
+            scatter.scatter_add(out, rows, given, -1, geometry, shared, plans.workspace(shared))
             assert out.tobytes() == expected.tobytes()
 
 
@@ -92,3 +101,35 @@ def test_many_entries_of_few_short_rows_give_the_same_bits_on_one_thread(rows, i
     assert np.linalg.norm(found[0] - wanted) < bound
     for other in found:
         np.testing.assert_array_equal(other, found[0])
+
+
+LIMITED = [  # axis 0 of out's shape and of src's: many entries of few sums, single elements, rows
+    ((500,), 200_000, "pieces"), ((8, 8), 100_000, "pieces"), ((400_000,), 300_000, "rows"),
+    ((20_000, 40), 30_000, "rows"), ((4, 2048), 300, "columns"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape, count, algorithm", LIMITED)
+def test_a_workspace_limit_is_kept(shape, count, algorithm):
+    rng = np.random.default_rng(count)
+    index, src = rng.integers(0, shape[0], count), rng.standard_normal((count, *shape[1:]))
+    expected = np.zeros(shape)
+    np.add.at(expected, index, src)
+    with gr.config(backend="numba"):
+        found = gr.plan("scatter_add", expected, index, src)
+        if gr.config.current().threads > 1 or algorithm == "pieces":
+            assert found.algorithm == algorithm
+        for limit in (None, found.workspace_bytes, max(0, found.workspace_bytes - 1), 0):
+            with gr.config(workspace_limit=limit):
+                asked = gr.plan("scatter_add", expected, index, src)
+                assert limit is None or asked.workspace_bytes <= limit
+                gr.scatter_add(np.zeros(shape), index, src)  # compiles
+                out, peak = np.zeros(shape), 0
+                tracemalloc.start()
+                try:
+                    gr.scatter_add(out, index, src)
+                    peak = tracemalloc.get_traced_memory()[1]
+                finally:
+                    tracemalloc.stop()
+            assert peak < asked.workspace_bytes + 64 * 1024
+            np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)

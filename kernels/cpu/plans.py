@@ -17,6 +17,7 @@ from gradroute.config import available_threads
 from gradroute.errors import WorkspaceError
 
 from ..contract import Plan
+from . import scatter_plans
 from .convolution.conv_plans import KEPT_BYTES, conv_plan
 from .emitted.vectors import TARGET
 from .pooling import max_pool_axes
@@ -101,6 +102,8 @@ def _plan(operation, geometry, dtype, settings, without=frozenset()):
         return thin or matmul_plan(made, geometry, dtype, settings)
     if operation == "linear_backward":
         return linear_plan(made, geometry, partial(_plan, dtype=dtype, settings=settings))
+    if operation == "scatter_add":
+        return scatter_plans.plan(made, geometry, dtype, settings)
     if operation == "max_pool_forward":
         return max_pool_axes.plan(made, geometry, dtype, settings)
     return made

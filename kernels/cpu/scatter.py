@@ -12,6 +12,7 @@ from .emitted.memory import load, step, store
 from .emitted.row_lanes import in_range, packed_store, plus
 from .emitted.vectors import add_row, fill_row
 from .jit import array, inlined, int64, kernel, out, prange
+from .scatter_plans import BLOCK, COLUMNS, OUTER, ROWS, WIDTH
 
 _INTEGERS = ("int64", "int32", "uint8")
 _MODES = ("raise", "wrap", "clip")
@@ -68,23 +69,6 @@ def check_index(rows, index, size, mode, plan, workspace):
 
 
 # ---- the additions ------------------------------------------------------------------------
-#
-# No two threads may own the same element of out, and each element adds up in the order of i.
-# Four ways to share: a thread owns some of the outer slices; or some of the rows, and picks their
-# entries out of the index, so that each row of src is read once; or, where there are few rows or
-# very long ones, some of the columns; or, where rows are single elements and so few that looking
-# at their entries twice costs more than adding them, one thread owns all.  (1M rows of 64 into
-# 50k, two threads: 22 ms by rows, 32 by columns, which reads src in pieces of 128 bytes.)
-
-OUTER, COLUMNS, ROWS = range(3)
-_WIDTH = 16  # lanes
-_BLOCK = 2048  # entries from which a thread picks its own before it adds them
-FEW_BYTES = 256 * 1024  # rows of single elements that one thread adds up
-_MANY = 4  # entries an element, from which on a piece has its own sums; 16 if they leave L2
-_NEAR = 64 * 1024  # elements that stay in L2, a piece's and the sums of all
-_PIECE = 16 * 1024  # entries of a piece at least
-FEW_SUMS = 4096  # elements of longer rows for which pieces of the entries are summed alike
-_MOST_PIECES = 16  # a power of two, as their number is: threads share them evenly
 
 
 @inlined
@@ -105,17 +89,17 @@ def _from_end(named, size):
 def _add_run(out, to, src, at, count):
     """``count`` elements of a row of src, onto those of out."""
     out_b, src_b = step(out, 2), step(src, 2)
-    zeros = splat(out.dtype.type(0), _WIDTH)
-    if count < _WIDTH or out_b != 1 or src_b != 1:
+    zeros = splat(out.dtype.type(0), WIDTH)
+    if count < WIDTH or out_b != 1 or src_b != 1:
         for b in range(count):
             here = to + b * out_b
             store(out, here, load(out, here) + load(src, at + b * src_b))
         return
-    for b in range(0, count, _WIDTH):
+    for b in range(0, count, WIDTH):
         end = count - b
         total = lanes_load(out, to + b, 1, 0, end, zeros)
         total = add(total, lanes_load(src, at + b, 1, 0, end, zeros))
-        lanes_store(out, to + b, 1, 0, min(end, _WIDTH), total)
+        lanes_store(out, to + b, 1, 0, min(end, WIDTH), total)
 
 
 @inlined
@@ -123,8 +107,8 @@ def _add_owned_rows(out, rows, src, a, first, end):
     """The entries of the index that name a row in first..end-1, found sixteen at a time."""
     to, at = a * step(out, 0), a * step(src, 0)
     R, B = out.shape[1], out.shape[2]
-    nothing = splat(np.int64(-R - 1), _WIDTH)
-    for i in range(0, rows.size, _WIDTH):
+    nothing = splat(np.int64(-R - 1), WIDTH)
+    for i in range(0, rows.size, WIDTH):
         named = lanes_load(rows, i * step(rows, 0), step(rows, 0), 0, rows.size - i, nothing)
         left = within(_from_end(named, R), np.int64(first), np.int64(end))
         while left:
@@ -139,10 +123,10 @@ def _add_owned_elements(out, rows, src, a, first, end, my_rows, my_values, mine)
     """The same where a row is one element: a block's entries are packed first, then added."""
     to, at = a * step(out, 0), a * step(src, 0)
     R = out.shape[1]
-    zeros, nothing = splat(out.dtype.type(0), _WIDTH), splat(np.int64(-R - 1), _WIDTH)
-    for block in range(0, rows.size, _BLOCK):
-        stop, kept = min(rows.size, block + _BLOCK), mine
-        for i in range(block, stop, _WIDTH):
+    zeros, nothing = splat(out.dtype.type(0), WIDTH), splat(np.int64(-R - 1), WIDTH)
+    for block in range(0, rows.size, BLOCK):
+        stop, kept = min(rows.size, block + BLOCK), mine
+        for i in range(block, stop, WIDTH):
             named = _from_end(lanes_load(rows, i, 1, 0, stop - i, nothing), R)
             value = lanes_load(src, at + i, 1, 0, stop - i, zeros)
             owned = in_range(named, np.int64(first), np.int64(end))
@@ -175,14 +159,14 @@ def add_rows(out, rows, src, my_rows, my_values, way, pieces):
         if way == OUTER:
             a0, a1 = A * piece // pieces, A * (piece + 1) // pieces
         if way == COLUMNS:  # cut between vectors
-            vectors = (B + _WIDTH - 1) // _WIDTH
-            b0 = vectors * piece // pieces * _WIDTH
-            b1 = min(B, vectors * (piece + 1) // pieces * _WIDTH)
+            vectors = (B + WIDTH - 1) // WIDTH
+            b0 = vectors * piece // pieces * WIDTH
+            b1 = min(B, vectors * (piece + 1) // pieces * WIDTH)
         for a in range(a0, a1):
             first, end = R * piece // pieces, R * (piece + 1) // pieces
             if way == ROWS and B == 1:
                 _add_owned_elements(out, rows, src, a, first, end, my_rows, my_values,
-                                    piece * _BLOCK)  # fmt: skip
+                                    piece * BLOCK)  # fmt: skip
                 continue
             if way == ROWS:
                 _add_owned_rows(out, rows, src, a, first, end)
@@ -259,7 +243,7 @@ def scatter_add_at_once(geometry, look, plan, dtype):
     It returns what check_index does under "raise", and has added nothing if that is not -1.  All
     arrays are contiguous.  None where threads share the work.
     """
-    if plan.threads > 1 or look.threads > 1 or _pieces(geometry) > 1:
+    if plan.threads > 1 or look.threads > 1 or plan.algorithm == "pieces":
         return None
     kernel = add_if_inside.entry(dtype, False)
 
@@ -271,41 +255,18 @@ def scatter_add_at_once(geometry, look, plan, dtype):
     return run
 
 
-def _pieces(geometry):
-    """The pieces of a histogram's entries, or of rows for few sums; 1 where none is called for."""
-    g, pieces = geometry, 1
-    if g.outer == 1 and (g.inner == 1 or g.rows * g.inner <= FEW_SUMS):
-        many = _MANY if g.rows * g.inner <= _NEAR else 4 * _MANY
-        least = max(_PIECE // max(1, g.inner), many * g.rows)
-        while 2 * pieces <= min(_MOST_PIECES, g.count // least):
-            pieces *= 2
-    return pieces
-
-
-def _way(geometry, threads, itemsize):
-    g = geometry
-    if threads == 1 or g.outer >= 4 * threads:
-        return OUTER
-    if g.inner == 1 and g.outer * g.rows * itemsize <= FEW_BYTES:
-        return OUTER
-    few_rows = g.rows < 8 * threads and g.inner >= _WIDTH * threads
-    if few_rows or g.inner >= 1024:
-        return COLUMNS
-    return ROWS
-
-
 def scatter_add(out, rows, src, bad, geometry, plan, workspace):
-    if bad == -1:
-        threads, pieces = plan.threads, _pieces(geometry)
-        if pieces > 1:
-            elements = geometry.rows * geometry.inner
-            apart = -(-elements // _WIDTH) * _WIDTH + _WIDTH  # no line of two threads
-            sums = np.empty((pieces, apart), out.dtype)
-            add_pieces(out.dtype, threads, out, rows, src, sums)
-            return
-        way = _way(geometry, threads, out.itemsize)
-        if way == OUTER:  # no more pieces than slices: a single one needs no second thread
-            threads = min(threads, max(1, geometry.outer))
-        room = _BLOCK * threads if way == ROWS and geometry.inner == 1 else 0
-        my_rows, my_values = np.empty(room, np.int64), np.empty(room, out.dtype)
-        add_rows(out.dtype, threads, out, rows, src, my_rows, my_values, way, threads)
+    if bad != -1:
+        return
+    if plan.algorithm == "pieces":
+        pieces, apart = plan.program
+        sums = workspace[: pieces * apart * out.itemsize].view(out.dtype).reshape(pieces, apart)
+        add_pieces(out.dtype, plan.threads, out, rows, src, sums)
+        return
+    room = BLOCK * plan.threads if plan.workspace_bytes else 0
+    split = room * 8
+    my_rows = workspace[:split].view(np.int64) if room else np.empty(0, np.int64)
+    my_values = (workspace[split : split + room * out.itemsize].view(out.dtype) if room
+                 else np.empty(0, out.dtype))  # fmt: skip
+    add_rows(out.dtype, plan.threads, out, rows, src, my_rows, my_values, plan.program,
+             plan.threads)  # fmt: skip

@@ -58,7 +58,7 @@ def lent(size: int) -> np.ndarray:
 def _fitting(size):
     """The smallest kept memory that ``size`` bytes may have, no longer kept; or None."""
     most = size + size // SPARE
-    sizes = sorted((len(memory), at) for at, memory in list(_kept.items()))
+    sizes = sorted((len(memory), at) for at, memory in _kept.copy().items())
     for _, at in [one for one in sizes if size <= one[0] <= most]:
         memory = _kept.pop(at, None)
         if memory is not None:  # another thread may have been faster
@@ -70,8 +70,9 @@ def _keep(memory):
     """Keeps ``memory``, and forgets what is too much then."""
     _kept[memory.__array_interface__["data"][0]] = memory
     most = config.kept_memory
-    held = sum(map(len, list(_kept.values())))
-    for at, one in list(_kept.items()):
+    kept = _kept.copy()
+    held = sum(map(len, kept.values()))
+    for at, one in kept.items():
         if held <= most:
             break
         _kept.pop(at, None)
