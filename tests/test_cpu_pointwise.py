@@ -7,13 +7,13 @@ from pointwise import arrays, assert_only_its_channel_suffers, channels_last, dw
 import gradroute as gr
 from gradroute.config import available_threads
 from gradroute.kernels.contract import Plan
-from gradroute.kernels.cpu import matmul
 from gradroute.kernels.cpu.amx import amx_matmul, amx_pointwise, amx_pointwise_dw, amx_tiles
 from gradroute.kernels.cpu.emitted import vectors
 from gradroute.kernels.cpu.products import (
     grouped_product,
     pixel_rows,
     pixel_strips,
+    planned_product,
     product_blocks,
 )
 
@@ -268,7 +268,7 @@ def ran(monkeypatch):
     for driver in (amx_pointwise, amx_pointwise_dw, grouped_product, pixel_rows, pixel_strips):
         monkeypatch.setattr(driver, "run", noted(driver.run))
     monkeypatch.setattr(amx_matmul, "run", noted(amx_matmul.run))
-    monkeypatch.setattr(matmul, "product", noted(matmul.product))
+    monkeypatch.setattr(planned_product, "product", noted(planned_product.product))
     return plans
 
 

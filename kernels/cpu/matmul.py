@@ -7,15 +7,11 @@ from functools import partial
 import numpy as np
 
 from . import plans
-from .amx import amx_matmul
 from .convolution import columns
-from .emitted.vectors import ITEMSIZE
 from .jit import array, bound, kernel, out, prange
-from .products import linear, matrix_product, matrix_vector
+from .products import linear
 from .products.linear import row_of_sums
-
-NO_BIAS = {np.dtype(name): np.zeros(0, name) for name in ITEMSIZE}
-NO_BIASES = {dtype: none[None] for dtype, none in NO_BIAS.items()}  # (1, J)
+from .products.planned_product import NO_BIAS, NO_BIASES, better_turned, product
 
 
 def matmul(y, a, b, bias, geometry, plan, workspace):
@@ -28,25 +24,6 @@ def matmul(y, a, b, bias, geometry, plan, workspace):
             return
         plan, workspace = plans.otherwise(plan)
     sums_of_rows(dtype, threads, y, a, b, NO_BIAS[dtype] if bias is None else bias)
-
-
-def product(plan, y, a, b, bias, workspace) -> bool:
-    """The same on tiles, with a bias (I or 1, J or 1); False, and y is to be computed otherwise,
-
-    if the tiles' arithmetic is not for such data.
-    """
-    if plan.algorithm == "amx":
-        return amx_matmul.run(y, a, b, bias, plan, workspace)
-    if plan.algorithm == "matrix_vector":
-        matrix_vector.run(y, a, b, bias, plan, workspace)
-        return True
-    program, work = plan.program, workspace.view(y.dtype)
-    if _better_turned(y, a, b):
-        y, a, b = y.transpose(0, 2, 1), b.transpose(0, 1, 3, 2), a.transpose(0, 1, 3, 2)
-        matrix_product.product(y.dtype, plan.threads, y, a, b, bias.T, work, program.turned)
-    else:
-        matrix_product.product(y.dtype, plan.threads, y, a, b, bias, work, program.blocking)
-    return True
 
 
 def linear_backward(dx, dw, db, dy, x, w, geometry, plan, workspace):
@@ -91,8 +68,8 @@ def matmul_backward_at_once(dy, a, b, to_a, to_b):
     wide = [one.reshape(-1, 1, *one.shape[-2:]) if one.ndim == 3 else one[None, None]
             for one in (made[: a.size].reshape(a.shape), made[: b.size].reshape(b.shape), dy, a, b)]
     da, db, dy4, a4, b4 = wide
-    turned = (_better_turned(da[:, 0], dy4, b4.swapaxes(2, 3)),
-              _better_turned(db[:, 0], a4.swapaxes(2, 3), dy4))  # fmt: skip
+    turned = (better_turned(da[:, 0], dy4, b4.swapaxes(2, 3)),
+              better_turned(db[:, 0], a4.swapaxes(2, 3), dy4))  # fmt: skip
     blocks = linear.blocks_of_both((to_a, to_b), turned)
     if blocks is None or not a.size or not b.size:
         return None
@@ -121,19 +98,6 @@ def _scratch(workspace, dtype):
 def _side_by_side(*arrays) -> bool:
     """Do all lie in order, without gaps?"""
     return all([array.flags.c_contiguous for array in arrays])
-
-
-def _better_turned(y, a, b):
-    """Is y^T = b^T @ a^T less to transpose?  The bits are the same.
-
-    The right factor wants contiguous rows and the left one takes either; so where both are
-    contiguous along the sum, a small one is to be the right one, if y is small too.
-    """
-    item = y.itemsize
-    if y.strides[2] != item and y.strides[1] == item:
-        return True
-    along_sum = a.strides[3] == item and b.strides[2] == item and b.strides[3] != item
-    return along_sum and b.size > 2 * (a.size + y.size)
 
 
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 1)))

@@ -21,11 +21,11 @@ import numpy as np
 
 from gradroute.geometry import MatmulGeometry
 
-from .. import matmul
 from ..emitted.memory import load, step, store
 from ..emitted.placed_rows import add_places, tables, take_places
 from ..emitted.vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row, finite_row
 from ..jit import array, int64, kernel, out, prange
+from ..products import planned_product
 from . import columns as sums
 from .implicit_gemm import in_one_row
 from .patches import copy, swap
@@ -221,8 +221,8 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
             target, source = (some, matrix) if forward else (matrix, some)
             factor = np.broadcast_to(factor, (len(target), *factor.shape[1:]))
             added = biases[:, None] if forward else biases[:0, None]
-            if not matmul.product(products[last], target, factor, source[:, None], added,
-                                  workspace):  # fmt: skip
+            if not planned_product.product(products[last], target, factor, source[:, None], added,
+                                           workspace):  # fmt: skip
                 return False
             if not forward:
                 give(dtype, threads, cells, columns, biases, p.places, p.begins, p.listed, p.rows,
@@ -253,9 +253,10 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
                 copy(dtype, threads, rows, y[n:end, g * K : (g + 1) * K])
             own = ordered[g * K * L : (g + 1) * K * L]
             target = rooms.part if n else own
-            if not matmul.product(products[last], target.reshape(1, K, L), some[None],
-                                  matrix[None].swapaxes(2, 3), matmul.NO_BIASES[dtype],
-                                  workspace):  # fmt: skip
+            if not planned_product.product(products[last], target.reshape(1, K, L), some[None],
+                                           matrix[None].swapaxes(2, 3),
+                                           planned_product.NO_BIASES[dtype],
+                                           workspace):  # fmt: skip
                 return False
             if n:
                 add(dtype, threads, own, target)

@@ -17,7 +17,6 @@ from math import prod
 
 import numpy as np
 
-from .. import matmul
 from ..amx import amx_matmul, amx_pointwise, amx_pointwise_dw
 from ..convolution import columns
 from ..convolution.implicit_gemm import in_one_row
@@ -25,7 +24,8 @@ from ..emitted.memory import load, step, store
 from ..emitted.padded_rows import pad_row
 from ..emitted.vectors import copy_row, fill_row, spread_even
 from ..jit import array, inlined, kernel, out, prange, triple
-from . import grouped_product, inner_product, joined_product, pixel_rows, pixel_strips
+from . import (grouped_product, inner_product, joined_product, pixel_rows, pixel_strips,
+               planned_product)  # fmt: skip
 
 #: With fewer channels, in or out, than a vector has lanes the pixel-major tile is ahead.
 LEAST_CHANNELS = 16
@@ -92,7 +92,7 @@ def convolve(v, u, w, bias, plan, workspace) -> bool:
             return True
         y, x = v[None, :, :, 0, 0, 0], u[None, None, :, :, 0, 0, 0]
         factor = w[:, None, :, :, 0, 0, 0].swapaxes(2, 3)
-        return matmul.product(product, y, x, factor, bias[None], workspace)
+        return planned_product.product(product, y, x, factor, bias[None], workspace)
     back = program.strided and plan.operation == "conv_dx"  # does v get the stride?
     target = _thin(v, program, workspace) if back else v
     served = None
@@ -140,7 +140,8 @@ def _products(v, u, w, bias, program, workspace) -> bool:
             pixel_strips.run(target, weights, source, biases, inner, workspace)
             continue
         weights = np.broadcast_to(weights, (len(target), 1, *weights.shape))
-        if not matmul.product(inner, target, weights, source[:, None], biases[:, None], workspace):
+        if not planned_product.product(inner, target, weights, source[:, None], biases[:, None],
+                                       workspace):  # fmt: skip
             return False
     return True
 
@@ -174,8 +175,9 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
     for target, biases, left, right in groups:
         if inner.algorithm == "rows":
             pixel_rows.run(target[0], biases[0, :, 0], left, right, inner, workspace)
-        elif not matmul.product(inner, target, left[None], right[None].swapaxes(2, 3),
-                                matmul.NO_BIASES[dw.dtype], workspace):  # fmt: skip
+        elif not planned_product.product(inner, target, left[None], right[None].swapaxes(2, 3),
+                                         planned_product.NO_BIASES[dw.dtype],
+                                         workspace):  # fmt: skip
             return False
     if db.size and inner.algorithm != "rows":  # a product reads dy where it lies
         columns.bias_gradient(db.dtype, plan.threads, db, dy)
@@ -184,8 +186,9 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
 
 def _reduce_lone(dw, db, dy, x, plan, workspace):
     left, right = (image[None, None, :, :, 0, 0, 0] for image in (dy, x))
-    if not matmul.product(plan.program.batch, dw[None, :, :, 0, 0, 0], left.swapaxes(2, 3), right,
-                          matmul.NO_BIASES[dw.dtype], workspace):  # fmt: skip
+    if not planned_product.product(plan.program.batch, dw[None, :, :, 0, 0, 0],
+                                   left.swapaxes(2, 3), right, planned_product.NO_BIASES[dw.dtype],
+                                   workspace):  # fmt: skip
         return False
     if db.size:
         columns.bias_gradient(db.dtype, plan.threads, db, dy)
