@@ -24,8 +24,9 @@ OF_MAX_POOL = {"by_axes"}
 
 
 def forms(case):
-    dtype = np.dtype("float32")
-    return {name: _Form(shape, dtype) for name, shape in case.shapes.items()}
+    dtypes = {"index": np.dtype("int64")}
+    return {name: _Form(shape, dtypes.get(name, np.dtype("float32")))
+            for name, shape in case.shapes.items()}  # fmt: skip
 
 
 class _Form(SimpleNamespace):
@@ -68,7 +69,7 @@ def test_every_algorithm_that_a_plan_can_name_is_in_the_table():
     assert named <= listed
 
 
-@pytest.mark.parametrize("family", ["conv", "matmul"])
+@pytest.mark.parametrize("family", ["conv", "matmul", "scatter"])
 def test_whatever_serves_a_benchmark_s_row_is_in_the_table(family):
     """By operation: winograd's dw errs in another way than its forward pass."""
     operations = ",".join(FAMILIES[family])

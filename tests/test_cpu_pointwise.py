@@ -11,6 +11,7 @@ from gradroute.kernels.cpu.amx import amx_matmul, amx_pointwise, amx_pointwise_d
 from gradroute.kernels.cpu.emitted import vectors
 from gradroute.kernels.cpu.products import (
     grouped_product,
+    inner_product,
     pixel_rows,
     pixel_strips,
     planned_product,
@@ -265,7 +266,8 @@ def ran(monkeypatch):
 
         return wrapper
 
-    for driver in (amx_pointwise, amx_pointwise_dw, grouped_product, pixel_rows, pixel_strips):
+    for driver in (amx_pointwise, amx_pointwise_dw, grouped_product, inner_product, pixel_rows,
+                   pixel_strips):  # fmt: skip
         monkeypatch.setattr(driver, "run", noted(driver.run))
     monkeypatch.setattr(amx_matmul, "run", noted(amx_matmul.run))
     monkeypatch.setattr(planned_product, "product", noted(planned_product.product))

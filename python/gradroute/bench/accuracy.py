@@ -33,6 +33,8 @@ _CONVOLUTIONS = {
     "1x1, 72 to 24 channels, 1x1": (8, 72, 1, 1, 24, 1, 1, 1, 0, 1, 1),
     # patches: amx, packed
     "16x16 stride 16, 3 to 768 channels, 224x224": (4, 3, 224, 224, 768, 16, 16, 16, 0, 1, 1),
+    # patches: joined under "strict"
+    "2x2 stride 2, 96 to 192 channels, 56x56": (8, 96, 56, 56, 192, 2, 2, 2, 0, 1, 1),
     # patches: strips (dx)
     "4x4 stride 4, 3 to 96 channels, 112x112": (2, 3, 112, 112, 96, 4, 4, 4, 0, 1, 1),
     # inside_taps (forward), columns: packed
@@ -56,6 +58,11 @@ _PRODUCTS = {
     "512 x 768 x 512": (512, 768, 512),  # amx
     "256 x 512 x 1": (256, 512, 1),  # matrix_vector
 }
+_SUMS = {
+    "200,000 numbers into 500": (200_000, 0, 500),  # pieces
+    "300,000 numbers into 400,000": (300_000, 0, 400_000),  # rows
+    "1000 rows of 2048 into 100": (1000, 2048, 100),  # columns
+}
 _PLANNED = {"conv_forward": "conv", "conv_dx": "conv_dx", "conv_dw": "conv_dw"}
 
 SETTINGS = ({"precision": "standard"}, {"precision": "strict"},
@@ -72,6 +79,8 @@ def cases() -> list[Case]:
     ]
     for name, sizes in _PRODUCTS.items():
         found.append(Case("matmul_backward", name, tuple(zip("BILJ", (1, *sizes)))))
+    for name, sizes in _SUMS.items():
+        found.append(Case("scatter_add", name, tuple(zip(("count", "inner", "rows"), sizes))))
     return found
 
 
@@ -83,6 +92,8 @@ def algorithms(case: Case, arrays) -> list[str]:
     """
     if case.family == "conv":
         plans = [gr.plan(_PLANNED[case.op], arrays["x"], arrays["w"], **case.options)]
+    elif case.family == "scatter":
+        plans = [gr.plan("scatter_add", *(arrays[name] for name in ("out", "index", "src")))]
     else:
         a, b, dy = (arrays[name] for name in ("a", "b", "dy"))
         plans = [gr.plan("matmul", dy, _turned(b)), gr.plan("matmul", _turned(a), dy)]
