@@ -4,15 +4,14 @@ import threading
 
 import numpy as np
 import pytest
+from needs import needs_vectors
 from pointwise import channels_last
 
 import gradroute as gr
 from gradroute.kernels.cpu.convolution import column_plans, window_columns
-from gradroute.kernels.cpu.emitted import placed_rows, vectors
+from gradroute.kernels.cpu.emitted import placed_rows
 
-pytestmark = pytest.mark.skipif(
-    vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
-)
+pytestmark = needs_vectors
 
 #: x, w, options: sums and outputs of every kind of length, in one piece
 CASES = {

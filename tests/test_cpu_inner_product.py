@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
+from needs import needs_vectors
 
 import gradroute as gr
-from gradroute.kernels.cpu.emitted import vectors
 
-pytestmark = pytest.mark.skipif(
-    vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
-)
+pytestmark = needs_vectors
 
 #: images, channels, output channels
 SIZES = [(8, 1024, 5), (64, 131, 10), (5, 1023, 64), (33, 515, 24), (3, 5000, 3), (2, 900, 400)]

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
+from needs import needs_vectors
 
 import gradroute as gr
-from gradroute.kernels.cpu.emitted import vectors
 
-pytestmark = pytest.mark.skipif(
-    vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
-)
+pytestmark = needs_vectors
 
 #: x's shape, K, options
 CASES = {

@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
+from needs import needs_vectors
 from pointwise import channels_last
 
 import gradroute as gr
 from gradroute.config import available_threads
 from gradroute.kernels.cpu.convolution import patches
-from gradroute.kernels.cpu.emitted import vectors
 
-pytestmark = pytest.mark.skipif(
-    vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
-)
+pytestmark = needs_vectors
 
 #: x, K, window, which is the stride: rows of every kind of step, edges that no window reads
 CASES = {

@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 from compare import assert_close
+from needs import needs_vectors
 
 import gradroute as gr
 from gradroute.config import available_threads
 from gradroute.kernels.cpu.amx import amx_tiles
 from gradroute.kernels.cpu.convolution import conv_costs, phase_plans, phases, tile_plans
-from gradroute.kernels.cpu.emitted import vectors
 
-pytestmark = pytest.mark.skipif(
-    vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
-)
+pytestmark = needs_vectors
 
 #: (N, C, ...), (K, C/G, ...), options
 CASES = {

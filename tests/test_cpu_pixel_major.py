@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from passes import data, dw_of, dx_of, error
+from passes import data, dw_of, dx_of, error, exact_passes
 
 import gradroute as gr
 from gradroute.kernels.cpu.emitted import vectors
@@ -125,9 +125,7 @@ def test_small_images_of_large_strides_are_copied_by_rows(x_shape, w_shape, opti
 def test_small_images_are_summed_exactly_in_every_layout(x_shape, w_shape, options, dtype, most):
     x, w, dy, _ = data(x_shape, w_shape, options, dtype)
     b = np.random.default_rng(5).standard_normal(len(w)).astype(dtype)
-    exact = [a.astype(float) for a in (x, w, b, dy)]
-    with gr.config(backend="reference"):
-        y, dx = gr.conv(*exact[:3], **options), dx_of(exact[0], exact[1], exact[3], options)
+    y, dx = exact_passes(x, w, b, dy, options)
     with gr.config(backend="numba", precision="strict"):
         for operation in ("conv", "conv_dx"):
             plan = gr.plan(operation, x, w, **options)
@@ -187,9 +185,7 @@ def test_channels_last_results_are_exact_in_arrays_of_any_strides(
 def test_groups_and_strides_with_channels_last_are_exact(x_shape, w_shape, options, dtype, most):
     x, w, dy, exact_dw = data(x_shape, w_shape, options, dtype)
     b = np.random.default_rng(5).standard_normal(len(w)).astype(dtype)
-    exact = [a.astype(float) for a in (x, w, b, dy)]
-    with gr.config(backend="reference"):
-        y, dx = gr.conv(*exact[:3], **options), dx_of(exact[0], exact[1], exact[3], options)
+    y, dx = exact_passes(x, w, b, dy, options)
     found = []
     more = {"layout": "channels_last", **options}
     back, dy_back = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from needs import needs_vectors
 from pointwise import arrays, assert_only_its_channel_suffers, channels_last, dw, exact_dw
 
 import gradroute as gr
 from gradroute.config import available_threads
 from gradroute.kernels.contract import Plan
 from gradroute.kernels.cpu.amx import amx_matmul, amx_pointwise, amx_pointwise_dw, amx_tiles
-from gradroute.kernels.cpu.emitted import vectors
 from gradroute.kernels.cpu.products import (
     grouped_product,
     inner_product,
@@ -18,9 +18,7 @@ from gradroute.kernels.cpu.products import (
     product_blocks,
 )
 
-pytestmark = pytest.mark.skipif(
-    vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
-)
+pytestmark = needs_vectors
 
 #: x, K, options: rows of every length modulo a vector, tiles part full, parts and pieces of sums
 CASES = {

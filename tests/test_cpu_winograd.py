@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
+from needs import needs_vectors
 
 import gradroute as gr
 from gradroute.config import available_threads
-from gradroute.kernels.cpu.emitted import vectors
 
-pytestmark = pytest.mark.skipif(
-    vectors.TARGET is None, reason="this processor has no vectors that the register tile knows"
-)
+pytestmark = needs_vectors
 
 #: (N, C, H, W), (K, C/G, R, S), options: enough channels and tiles; the last tiles are part full
 CASES = {

@@ -16,6 +16,7 @@ from .scatter_plans import BLOCK, COLUMNS, OUTER, ROWS, WIDTH
 
 _INTEGERS = ("int64", "int32", "uint8")
 _MODES = ("raise", "wrap", "clip")
+_NOTHING = np.empty(0, np.uint8)
 
 
 @kernel(lambda I: (out(int64, 1), out(int64, 1), array(I, 1), int64, int64), variants=_INTEGERS)
@@ -263,10 +264,8 @@ def scatter_add(out, rows, src, bad, geometry, plan, workspace):
         sums = workspace[: pieces * apart * out.itemsize].view(out.dtype).reshape(pieces, apart)
         add_pieces(out.dtype, plan.threads, out, rows, src, sums)
         return
-    room = BLOCK * plan.threads if plan.workspace_bytes else 0
-    split = room * 8
-    my_rows = workspace[:split].view(np.int64) if room else np.empty(0, np.int64)
-    my_values = (workspace[split : split + room * out.itemsize].view(out.dtype) if room
-                 else np.empty(0, out.dtype))  # fmt: skip
+    work, room = (_NOTHING, 0) if workspace is None else (workspace, BLOCK * plan.threads)
+    my_rows = work[: room * 8].view(np.int64)
+    my_values = work[room * 8 : room * (8 + out.itemsize)].view(out.dtype)
     add_rows(out.dtype, plan.threads, out, rows, src, my_rows, my_values, plan.program,
              plan.threads)  # fmt: skip

@@ -55,10 +55,12 @@ def _one_of(*choices):
 
 
 def _integer_or_none(name, value, at_least):
-    if value is None:
-        return None
+    return None if value is None else _integer(name, value, at_least, "an integer or None")
+
+
+def _integer(name, value, at_least, kind="an integer"):
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"config.{name} must be an integer or None, got {value!r}")
+        raise ConfigError(f"config.{name} must be {kind}, got {value!r}")
     value = int(value)
     if value < at_least:
         raise ConfigError(f"config.{name} must be at least {at_least}, got {value}")
@@ -75,12 +77,6 @@ def _threads(name, value):
     return value
 
 
-def _bytes(name, value):
-    if value is None:
-        raise ConfigError(f"config.{name} must be a number of bytes, got None")
-    return _integer_or_none(name, value, 0)
-
-
 def _boolean(name, value):
     if not isinstance(value, bool):
         raise ConfigError(f"config.{name} must be True or False, got {value!r}")
@@ -94,7 +90,7 @@ _FIELDS = {
     "workspace_limit": (lambda name, value: _integer_or_none(name, value, 0), None),
     "tune": (_boolean, False),
     "value_checks": (_one_of("now", "later"), "now"),
-    "kept_memory": (_bytes, 256 << 20),
+    "kept_memory": (lambda name, value: _integer(name, value, 0), 256 << 20),
 }
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 

@@ -58,8 +58,8 @@ def lent(size: int) -> np.ndarray:
 def _fitting(size):
     """The smallest kept memory that ``size`` bytes may have, no longer kept; or None."""
     most = size + size // SPARE
-    sizes = sorted((len(memory), at) for at, memory in _kept.copy().items())
-    for _, at in [one for one in sizes if size <= one[0] <= most]:
+    fit = sorted((len(one), at) for at, one in _kept.copy().items() if size <= len(one) <= most)
+    for _, at in fit:
         memory = _kept.pop(at, None)
         if memory is not None:  # another thread may have been faster
             return memory

@@ -30,6 +30,7 @@ def _target():
 TARGET = _target()
 VECTOR_BYTES, REGISTERS = TARGET or (16, 16)
 ITEMSIZE = {"float32": 4, "float64": 8}
+LINE = 64  #: bytes of a cache line
 LANES = {name: VECTOR_BYTES // size for name, size in ITEMSIZE.items()}
 
 _INT = ir.IntType(64)

@@ -60,7 +60,6 @@ LONG = 300
 #: Channels that are copied at a time: no more than copy_rows takes, and a part of every vector.
 FEW = 2
 
-
 #: Rows of a tile, at least, that are taken from pixels side by side, not found by a table.
 LEAST_ROWS = 10
 

@@ -27,7 +27,7 @@ from ..emitted.vectors import element_pointer
 from ..jit import array, inlined, int64, kernel, out, prange
 from . import max_pool_quarters
 from .avg_pool_lanes import WINDOWS, counts, tables, way_of
-from .max_pool_quarters import store_pair_rows
+from .max_pool_quarters import store_four, store_pair_rows
 from .window import floor_div, next_row, row_of, windows_over
 
 _WIDTH, _HALF = 16, 8  # lanes
@@ -94,11 +94,7 @@ def spread_to_quarters(dx, dy, pieces):
 def _quarters(dx, to, dy, at, count, quarter, zeros):
     """What one window of ``count`` channels owes to its four inputs."""
     value = add(zeros, times(lanes_load(dy, at, 1, 0, count, zeros), quarter))
-    below = to + step(dx, 3)
-    lanes_store(dx, to, 1, 0, count, value)
-    lanes_store(dx, to + step(dx, 4), 1, 0, count, value)
-    lanes_store(dx, below, 1, 0, count, value)
-    lanes_store(dx, below + step(dx, 4), 1, 0, count, value)
+    store_four(dx, to, count, value, value, value, value)
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5), int64))

@@ -10,23 +10,15 @@ from numba.extending import intrinsic
 
 from ..emitted.lanes import add, choose, splat_like
 from ..emitted.memory import step
-from ..emitted.row_lanes import places, rows_load, rows_store, times
+from ..emitted.row_lanes import rows_load, rows_store, times
 from ..jit import inlined
-from .window import ceil_div
+from .window import lanes_inside
 
 
 @intrinsic
 def over(typing, a, b):
     """a / b, lane by lane."""
     return a(a, b), lambda context, builder, signature, arguments: builder.fdiv(*arguments)
-
-
-@inlined
-def _inside(start, stride, W, rows, zeros):
-    """The lanes whose tap, ``start`` of the first one, lies inside a row of W."""
-    low = ceil_div(-start, stride) if start < 0 else 0
-    high = ceil_div(W - start, stride) if start < W else 0
-    return places(low, high, rows, zeros)
 
 
 def _any(stride, rows):
@@ -42,7 +34,7 @@ def _any(stride, rows):
                     value = rows_load(x, here + s, stride, rows, x_jump, zeros)
                     start = first + s
                     if start < 0 or last + s >= W:
-                        value = choose(_inside(start, stride, W, rows, zeros), value, zeros)
+                        value = choose(lanes_inside(start, stride, W, rows, zeros), value, zeros)
                     total = add(total, value)
         return total
 
@@ -67,9 +59,9 @@ def _edged(stride, rows):
     @inlined
     def total_of(x, at, x_jump, first, W, zeros):
         """The sums of windows of 3 x 3, columns of which may lie outside."""
-        left = _inside(first, stride, W, rows, zeros)
-        middle = _inside(first + 1, stride, W, rows, zeros)
-        right = _inside(first + 2, stride, W, rows, zeros)
+        left = lanes_inside(first, stride, W, rows, zeros)
+        middle = lanes_inside(first + 1, stride, W, rows, zeros)
+        right = lanes_inside(first + 2, stride, W, rows, zeros)
         total = zeros
         for r in range(3):
             here = at + r * step(x, 3)

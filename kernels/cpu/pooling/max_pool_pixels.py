@@ -12,6 +12,7 @@ from ..emitted.lanes import beats, choose, lanes_load, lanes_store, splat, splat
 from ..emitted.memory import step
 from ..emitted.row_lanes import plus
 from ..jit import WITH_WINNER, array, boolean, inlined, int64, kernel, out, prange, triple
+from .max_pool_square import best_of_square
 from .window import inner_windows, next_row, row_of, taps_inside
 
 _WIDE, _NARROW = 16, 8  # lanes
@@ -22,29 +23,18 @@ def serves(*images) -> bool:
     return all(image.strides[1] == image.itemsize for image in images)
 
 
-def _square(side):
-    """A vector of one frequent window: ``side`` rows of as many taps, all inside.
+@inlined
+def _tap(x, at, count, worst):
+    return lanes_load(x, at, 1, 0, count, worst)
 
-    Row by row, and then the rows among each other: the same order, in shorter chains.
-    """
+
+def _square(side):
+    """A vector of one frequent window: ``side`` rows of as many taps, all inside."""
+    best_of = best_of_square(side, _tap)
 
     @inlined
     def vector(y, to, winner, name, x, at, count, worst, taps, jump, window, named):
-        best, won = worst, splat_like(winner.dtype.type(0), worst)
-        for r in range(side):
-            source = at + r * jump[1]
-            top = lanes_load(x, source, 1, 0, count, worst)
-            number = splat_like(winner.dtype.type(r * side), worst)
-            for s in range(1, side):
-                value = lanes_load(x, source + s * jump[2], 1, 0, count, worst)
-                wins = beats(value, top, False, False)
-                top = choose(wins, value, top)
-                number = choose(wins, splat_like(winner.dtype.type(r * side + s), worst), number)
-            if r == 0:
-                best, won = top, number
-            else:
-                wins = beats(top, best, False, False)
-                best, won = choose(wins, top, best), choose(wins, number, won)
+        best, won = best_of(x, at, jump, count, winner, worst)
         lanes_store(y, to, 1, 0, count, best)
         if named:
             lanes_store(winner, name, 1, 0, count, won)

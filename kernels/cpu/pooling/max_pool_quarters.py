@@ -233,14 +233,20 @@ def by_quarters(dx, dy, winner, found, pieces):
 
 
 @inlined
-def _window(dx, to, dy, at, winner, name, count, nothing, bits):
-    """What a window of ``count`` channels owes its four inputs; ``bits`` and those of winners."""
-    names, a, b, c, d = _taps(dy, at, winner, name, count, nothing)
+def store_four(dx, to, count, a, b, c, d):
+    """``count`` channels of the four pixels of a window, the first at ``to``."""
     below = to + step(dx, 3)
     lanes_store(dx, to, 1, 0, count, a)
     lanes_store(dx, to + step(dx, 4), 1, 0, count, b)
     lanes_store(dx, below, 1, 0, count, c)
     lanes_store(dx, below + step(dx, 4), 1, 0, count, d)
+
+
+@inlined
+def _window(dx, to, dy, at, winner, name, count, nothing, bits):
+    """What a window of ``count`` channels owes its four inputs; ``bits`` and those of winners."""
+    names, a, b, c, d = _taps(dy, at, winner, name, count, nothing)
+    store_four(dx, to, count, a, b, c, d)
     return either(bits, names)
 
 

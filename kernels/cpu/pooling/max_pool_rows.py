@@ -13,10 +13,11 @@ import numpy as np
 
 from ..emitted.lanes import beats, choose, splat, splat_like
 from ..emitted.memory import step
-from ..emitted.row_lanes import both, places, plus, rows_load, rows_store
+from ..emitted.row_lanes import both, plus, rows_load, rows_store
 from ..jit import WITH_WINNER, array, boolean, inlined, int64, kernel, out, prange, triple
 from .max_pool import line
-from .window import ceil_div, inner_windows, next_row, row_of, taps_inside
+from .max_pool_square import best_of_square
+from .window import inner_windows, lanes_inside, next_row, row_of, taps_inside
 
 _WIDTH = 16
 
@@ -35,11 +36,9 @@ def _strip(stride, rows, edged):
         best, won = worst, number
         if edged:
             for s in range(S - 1, -1, -1):
-                here = start + s * gap
-                low = ceil_div(-here, stride) if here < 0 else 0
-                high = ceil_div(width - here, stride) if here < width else 0
                 tap = winner.dtype.type((t0 * window[1] + r0) * S + s)
-                won = choose(places(low, high, rows, worst), splat_like(tap, worst), won)
+                seen = lanes_inside(start + s * gap, stride, width, rows, worst)
+                won = choose(seen, splat_like(tap, worst), won)
         for t in range(t0, t1):
             number = splat_like(winner.dtype.type((t * window[1] + r0) * S), worst)
             for r in range(r0, r1):
@@ -48,10 +47,8 @@ def _strip(stride, rows, edged):
                     value = rows_load(x, source, stride, rows, x_jump, worst)
                     wins = beats(value, best, False, False)
                     if edged:
-                        here = start + s * gap
-                        low = ceil_div(-here, stride) if here < 0 else 0
-                        high = ceil_div(width - here, stride) if here < width else 0
-                        wins = both(wins, places(low, high, rows, worst))
+                        seen = lanes_inside(start + s * gap, stride, width, rows, worst)
+                        wins = both(wins, seen)
                     best = choose(wins, value, best)
                     won = choose(wins, number, won)
                     number = plus(number, one)
@@ -64,29 +61,18 @@ def _strip(stride, rows, edged):
 
 
 def _square(stride, rows, side):
-    """The strip of one frequent window, unrolled: ``side`` rows of as many taps, all inside.
+    """The strip of one frequent window: ``side`` rows of as many taps, all inside."""
 
-    Row by row, and then the rows among each other: the same order, in shorter chains.
-    """
+    @inlined
+    def taps_of(x, at, x_jump, worst):
+        return rows_load(x, at, stride, rows, x_jump, worst)
+
+    best_of = best_of_square(side, taps_of)
 
     @inlined
     def strip(y, winner, x, places_of, jumps, count, worst, jump, named):
         (to, name, at), (y_jump, winner_jump, x_jump) = places_of, jumps
-        best, won = worst, splat_like(winner.dtype.type(0), worst)
-        for r in range(side):
-            source = at + r * jump[1]
-            top = rows_load(x, source, stride, rows, x_jump, worst)
-            number = splat_like(winner.dtype.type(r * side), worst)
-            for s in range(1, side):
-                value = rows_load(x, source + s * jump[2], stride, rows, x_jump, worst)
-                wins = beats(value, top, False, False)
-                top = choose(wins, value, top)
-                number = choose(wins, splat_like(winner.dtype.type(r * side + s), worst), number)
-            if r == 0:
-                best, won = top, number
-            else:
-                wins = beats(top, best, False, False)
-                best, won = choose(wins, top, best), choose(wins, number, won)
+        best, won = best_of(x, at, jump, x_jump, winner, worst)
         rows_store(y, to, rows, y_jump, count, best)
         if named:
             rows_store(winner, name, rows, winner_jump, count, won)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..emitted.row_lanes import places
 from ..jit import inlined
 
 
@@ -31,6 +32,17 @@ def taps_inside(start, dilation, size, taps):
     first = 0 if start >= 0 else ceil_div(-start, dilation)
     end = 0 if start >= size else min(taps, floor_div(size - 1 - start, dilation) + 1)
     return first, end
+
+
+@inlined
+def lanes_inside(start, stride, size, rows, vector):
+    """The lanes of a strip (``rows`` rows of windows side by side) that see a tap inside a row.
+
+    ``start`` is where the first window's tap lies; the lanes are as many as ``vector`` has.
+    """
+    low = ceil_div(-start, stride) if start < 0 else 0
+    high = ceil_div(size - start, stride) if start < size else 0
+    return places(low, high, rows, vector)
 
 
 @inlined

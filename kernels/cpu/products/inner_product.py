@@ -9,7 +9,7 @@ numbers lie changes no bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..emitted.inner_tile import HEIGHT, WIDTH, inner_tile
 from ..emitted.memory import load, step, store
@@ -26,25 +26,19 @@ LEAST_STEPS = 4
 MOST_WORK = 1 << 20
 
 
-@dataclass(frozen=True)
-class Program:
-    sums: int  # elements of the workspace; behind them is room for both factors
-
-
 def plan(made, g, dtype):
     """``made``, the plan so far, as one of this algorithm for MatmulGeometry ``g``, or None."""
     work = g.rows * g.columns * g.inner
     if g.batch * g.summed != 1 or work > MOST_WORK or g.inner < LEAST_STEPS * LANES[dtype]:
         return None
-    sums = made.threads * CELLS
-    size = (sums + (g.rows + g.columns) * g.inner) * ITEMSIZE[dtype]
+    size = (made.threads * CELLS + (g.rows + g.columns) * g.inner) * ITEMSIZE[dtype]
     return replace(made, algorithm="inner", workspace_bytes=size,
-                   blocking={"rows": HEIGHT, "columns": WIDTH}, program=Program(sums))  # fmt: skip
+                   blocking={"rows": HEIGHT, "columns": WIDTH})  # fmt: skip
 
 
 def run(y, a, b, bias, plan, workspace):
     """y (I, J) = rows of a (I, L) times rows of b (J, L), + bias (1, J), or (1, 0)."""
-    work, room = workspace.view(y.dtype), plan.program.sums
+    work, room = workspace.view(y.dtype), plan.threads * CELLS  # behind the sums: both factors
     rows = []
     for factor in (a, b):
         if factor.strides[1] != factor.itemsize:

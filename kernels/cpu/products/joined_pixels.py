@@ -14,9 +14,6 @@ from ..emitted.strided_tile import address
 from ..emitted.vectors import copy_row, fill_row
 from ..jit import helper
 
-#: Bytes of a cache line.
-LINE = 64
-
 PLACES = types.UniTuple(int64, 5)
 
 

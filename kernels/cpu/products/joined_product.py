@@ -26,10 +26,9 @@ from numba import types
 from ..convolution.implicit_gemm import in_one_row
 from ..emitted.memory import load, step
 from ..emitted.strided_tile import address, panel_tile, strided_tile
-from ..emitted.vectors import ITEMSIZE, LANES, fill_row
+from ..emitted.vectors import ITEMSIZE, LANES, LINE, fill_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from . import joined_pixels
 from .joined_pixels import PLACES, ahead_of, asked, pack_pixels, write
 from .matrix_product import asks_for_a, pack_panel, panel_of_a
 from .product_blocks import BLOCK_BYTES, CHUNK, PIECE, SHORT_CHUNK, SLOTS_BYTES
@@ -49,8 +48,6 @@ WITHIN = 128
 
 #: Blocks of a thread from which on packing a once pays.
 LEAST_BLOCKS = 3
-
-LINE = joined_pixels.LINE
 
 #: Steps from which on a run of lines has no end.
 ENDLESS = 1 << 40

@@ -22,12 +22,9 @@ from __future__ import annotations
 from ..emitted.memory import load, step, store
 from ..emitted.strided_tile import address, copy_rows, strided_tile
 from ..emitted.transposition import transpose
-from ..emitted.vectors import add_row, copy_row, fill_row
+from ..emitted.vectors import LINE, add_row, copy_row, fill_row
 from ..jit import array, helper, inlined, kernel, out, prange
 from .product_blocks import BLOCKING
-
-#: Bytes of a cache line.
-LINE = 64
 
 
 @kernel(lambda F: (out(F, 3), array(F, 4), array(F, 4), array(F, 2), out(F, 1), BLOCKING))

@@ -23,7 +23,7 @@ from numba import types
 
 from ..emitted.memory import load, step
 from ..emitted.strided_tile import address, panel_tile, strided_tile
-from ..emitted.vectors import ITEMSIZE, LANES, fill_row
+from ..emitted.vectors import ITEMSIZE, LANES, LINE, fill_row
 from ..jit import array, helper, inlined, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
 from .matrix_product import pack
@@ -39,8 +39,6 @@ BLOCK_BYTES = 64 * 1024
 
 #: Strips of a block at most, a power of two.
 MOST_STRIPS = 32
-
-LINE = 64
 
 #: Pixels of a batch from which on copying the weights pays.
 PACKED_FROM = 4096
