@@ -20,6 +20,10 @@ from .vectors import ITEMSIZE, VECTOR_BYTES, Emitter, const, element_pointer
 #: of a load may add.  A pointer for each would take more registers than there are.
 SHARED = 3
 
+#: Steps ahead of the sum at which L1 is asked for packed B.  A core alone would fetch it in time
+#: from L2 by itself; one whose other hardware thread is at work has half the loads in flight.
+NEAR = 8
+
 
 class _StridedTile(Tile):
     """Emits the tile for one number of rows and vectors into the function being built."""
@@ -82,12 +86,12 @@ class _StridedTile(Tile):
                          ahead, runs)  # fmt: skip
         self._write_all(last, c, ldc)
 
-    def _fetch(self, at):
-        """Asks for the cache line at ``at``, which a later tile will read from L2."""
+    def _fetch(self, at, level=2):
+        """Asks for the cache line at ``at``: for a later tile, from L2, or for this one (3)."""
         build, i32 = self.builder, ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [at.type, i32, i32, i32])
         function = cgutils.get_or_insert_function(build.module, kind, "llvm.prefetch.p0")
-        build.call(function, [at, i32(0), i32(2), i32(1)])
+        build.call(function, [at, i32(0), i32(level), i32(1)])
 
     def _after(self, fetched, k, stride, run=None, place=None, jump=None):
         """What to fetch next."""
@@ -105,6 +109,9 @@ class _StridedTile(Tile):
         """
         build = self.builder
         twice = build.mul(a_row, const(2))
+        # packed strips go on with the next one; rows of a matrix would end elsewhere
+        packed = build.icmp_signed("==", steps[0], const(VECTORS * self.lanes))
+        near = build.select(packed, const(NEAR * VECTORS * self.lanes), const(0))
         before = build.block
         body, done = (build.append_basic_block(name) for name in ("tile.step", "tile.done"))
         build.cbranch(build.icmp_signed(">", depth, const(0)), body, done)
@@ -114,6 +121,9 @@ class _StridedTile(Tile):
         fetched = build.phi(ahead.type)
         sums = [build.phi(self.vector) for _ in first]
         self._fetch(fetched)
+        for j in range(self.vectors):
+            following = build.add(near, const(j * self.lanes))
+            self._fetch(build.gep(pointers[0], [following]), level=3)
         columns = [build.load(self._column(pointers[0], j), align=self.size)
                    for j in range(self.vectors)]  # fmt: skip
         after = []
