@@ -193,7 +193,8 @@ def test_warmup_counts_every_build_of_every_kernel():
 
     builds = warmup._builds()
     assert len(builds) == len(set(builds)) == 2 * sum(len(k.variants) for k in KERNELS)
-    assert {KERNELS[position].name for position, *_ in builds} == {k.name for k in KERNELS}
+    named = {k.name for k in KERNELS if k.variants}  # those of AMX have none where it is missing
+    assert {KERNELS[position].name for position, *_ in builds} == named
 
 
 def test_warmup_builds_variants_that_fit_their_kernels():

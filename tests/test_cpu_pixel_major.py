@@ -107,8 +107,10 @@ def test_small_images_of_large_strides_are_copied_by_rows(x_shape, w_shape, opti
         y = gr.conv(x.astype(float), w.astype(float), **options)
     back = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy)]
     with gr.config(backend="numba", threads=2):
-        for operation in ("conv", "conv_dw"):
-            assert gr.plan(operation, x, w, **options).algorithm == "pixel_major"
+        # without AMX, which is ahead of `inside_taps`, that may be ahead of all
+        forward = gr.plan("conv", x, w, **options).algorithm
+        assert forward in ("pixel_major", "inside_taps")
+        assert gr.plan("conv_dw", x, w, **options).algorithm == "pixel_major"
         found = gr.conv(x, w, **options), dw_of(x, w, dy, options)
         last = (gr.conv(back[0], w, layout="channels_last", **options),
                 dw_of(back[0], w, back[1], options, layout="channels_last"))  # fmt: skip

@@ -5,6 +5,7 @@ import pytest
 from compare import assert_close
 
 import gradroute as gr
+from gradroute.kernels.cpu.convolution.blocks import even_lengths
 
 X = np.arange(2.0 * 3 * 40).reshape(2, 3, 40) - 100
 W = np.arange(16.0 * 3 * 2).reshape(16, 3, 2) - 40
@@ -80,3 +81,19 @@ def test_an_image_beyond_any_memory_is_planned_at_once(operation, groups):
             if operation == "conv":
                 with pytest.raises(MemoryError):
                     gr.conv(x, w, groups=groups, dilation=2)
+
+
+@pytest.mark.parametrize("span", [1, 2, 7, 60, 385])
+@pytest.mark.parametrize("limit", [1, 3, 19, 400])
+def test_lengths_of_even_parts_are_all_there_are(span, limit):
+    lengths = {-(-span // parts) for parts in range(1, span + 1)}
+    assert even_lengths(span, limit) == sorted({n for n in lengths if n <= limit}, reverse=True)
+
+
+def test_a_volume_with_one_axis_of_billions_is_planned_at_once():
+    """It takes no memory where it is broadcast; the lengths of its blocks were tried one by one."""
+    assert len(even_lengths(2**31, 6898)) == 6898
+    x = np.broadcast_to(np.float32(1), (1, 5, 5, 2**31, 6))
+    with gr.config(backend="numba"):
+        plan = gr.plan("conv", x, np.ones((1, 5, 5, 5, 5), np.float32), padding=2)
+    assert plan.workspace_bytes <= 32 << 20

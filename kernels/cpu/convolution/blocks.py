@@ -124,7 +124,7 @@ def _least_copied(spans, reach, limit):
     """The box of at most ``limit`` positions whose rims and rows cost least, or one position."""
     found = [1, 1, 1]
     least = math.inf
-    for height, width in itertools.product(*map(_even, spans[1:])):
+    for height, width in itertools.product(*(even_lengths(whole, limit) for whole in spans[1:])):
         longest = limit // ((height + reach[1]) * (width + reach[2])) - reach[0]
         if longest < 1:
             continue
@@ -139,9 +139,17 @@ def _least_copied(spans, reach, limit):
     return found
 
 
-def _even(span):
-    """The lengths of even parts of an axis, the longest first."""
-    return sorted({-(-span // parts) for parts in range(1, span + 1)}, reverse=True)
+def even_lengths(span, limit):
+    """The lengths of even parts of an axis that are at most ``limit``, the longest first.
+
+    From one length to the next in one step: an axis may be 2^31 long where its array has no memory
+    of that size (a broadcast one), and to try every number of parts would take minutes.
+    """
+    lengths = [-(-span // -(-span // limit))]
+    while lengths[-1] > 1:
+        parts = -(-span // (lengths[-1] - 1))
+        lengths.append(-(-span // parts))
+    return lengths
 
 
 def _pieces(spans, block):
