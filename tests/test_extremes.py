@@ -1,5 +1,7 @@
 """Options far beyond the image: right, and done at once, whatever their size."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from compare import assert_close
@@ -97,3 +99,22 @@ def test_a_volume_with_one_axis_of_billions_is_planned_at_once():
     with gr.config(backend="numba"):
         plan = gr.plan("conv", x, np.ones((1, 5, 5, 5, 5), np.float32), padding=2)
     assert plan.workspace_bytes <= 32 << 20
+
+
+@pytest.mark.parametrize("size, window, options", [
+    (7, 2, {"stride": 2}), (1, 2, {"padding": 2}), (7, 3, {"stride": 3, "padding": 2}),
+    (7, 5, {}), (7, 3, {"dilation": 3, "padding": 3}), (7, 1, {}),
+])  # fmt: skip
+@pytest.mark.parametrize("channels", [3, 64])
+def test_billions_of_images_are_planned_at_once(size, window, options, channels):
+    """A broadcast batch takes no memory; plans listed the pieces that it would be cut into."""
+    x = np.broadcast_to(np.float32(1), (2**33, channels, size, size))
+    w = np.ones((64, channels, window, window), np.float32)
+    with gr.config(backend="numba"):
+        tracemalloc.start()
+        try:
+            for operation in ("conv", "conv_dx", "conv_dw"):
+                assert gr.plan(operation, x, w, **options).algorithm
+            assert tracemalloc.get_traced_memory()[1] < 64 << 20
+        finally:
+            tracemalloc.stop()

@@ -139,6 +139,19 @@ def _least_copied(spans, reach, limit):
     return found
 
 
+#: Pieces of a batch that a plan lists at most: no memory holds the images of more.
+MOST_PIECES = 1 << 12
+
+
+def pieces_of(batch, most) -> list[tuple[int, int]] | None:
+    """(first, end) of even pieces of a batch, ``most`` images or fewer; None if they are many."""
+    count = -(-batch // most)
+    if count > MOST_PIECES:
+        return None
+    images = -(-batch // count)
+    return [(n, min(n + images, batch)) for n in range(0, batch, images)]
+
+
 def even_lengths(span, limit):
     """The lengths of even parts of an axis that are at most ``limit``, the longest first.
 

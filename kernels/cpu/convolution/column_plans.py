@@ -34,6 +34,8 @@ def columns_plan(found, build, made, g, dtype, settings, again, without, most):
         return None
     if window_columns.column_bytes(g, dtype) > window_columns.IMAGE_BYTES:
         return None
+    if window_columns.pieces(g, dtype) is None:
+        return None
     found = conv_costs.compared(found, made, build)
     if found.algorithm not in ("amx", "implicit_gemm", "patches", "pixel_major"):
         return None

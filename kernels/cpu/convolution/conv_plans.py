@@ -129,6 +129,8 @@ def _patches(made, g, dtype, settings, again):
                           single=not patches.whole(g))  # fmt: skip
 
     built = patches.build(g, dtype, made.operation == "conv_dw", product)
+    if built is None:
+        return None
     first = built.products[0][2]
     return replace(made, algorithm="patches", workspace_bytes=built.size, program=built,
                    blocking={"images": built.shape[0], **first.blocking},

@@ -23,6 +23,7 @@ from ..emitted.transposition import transpose
 from ..emitted.vectors import ITEMSIZE, VECTOR_BYTES, add_row, copy_row, fill_row
 from ..jit import array, helper, int64, kernel, out, prange, triple
 from ..products import pointwise
+from .blocks import pieces_of
 from .implicit_gemm import in_one_row
 
 #: Bytes of the matrices of the images that are worked on at a time.
@@ -68,8 +69,11 @@ def _joined(g):
     return g.out_plane < pointwise.LEAST_PIXELS
 
 
-def build(g, dtype, sums, plan) -> Program:
-    """``plan`` makes the plan of a 1x1 convolution from its geometry; ``sums``: is it for dw?"""
+def build(g, dtype, sums, plan) -> Program | None:
+    """``plan`` makes the plan of a 1x1 convolution from its geometry; ``sums``: is it for dw?
+
+    None where there are too many images.
+    """
     channels, pixels = g.in_channels * g.taps, g.out_plane
     if whole(g):
         one = plan(seen(g, g.batch))
@@ -79,8 +83,11 @@ def build(g, dtype, sums, plan) -> Program:
     outputs = g.out_channels if _joined(g) else 0
     image = (channels + outputs) * pixels * ITEMSIZE[dtype]
     images = -(-g.batch // max(1, -(-g.batch * image // MOST_BYTES)))
-    cuts = [(n, min(n + images, g.batch)) for n in range(0, g.batch, images)]
-    plans = {end - n: plan(seen(g, end - n)) for n, end in cuts}
+    cuts = pieces_of(g.batch, images)
+    if cuts is None:
+        return None
+    images = cuts[0][1]
+    plans = {count: plan(seen(g, count)) for count in {end - n for n, end in cuts}}
     at = -(-max(one.workspace_bytes for one in plans.values()) // 64) * 64
     copies = 2 if sums and len(cuts) > 1 else 1
     size = at + images * image + copies * prod(g.w_shape) * ITEMSIZE[dtype]

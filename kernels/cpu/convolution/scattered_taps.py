@@ -16,6 +16,7 @@ import numpy as np
 
 from ..emitted.vectors import ITEMSIZE
 from ..products import pointwise
+from .blocks import pieces_of
 from .columns import col2im
 
 #: Bytes of the taps of the images that are worked on at a time.
@@ -52,14 +53,17 @@ def _seen(g, images):
 def build(g, dtype, plan, most) -> Program | None:
     """``plan`` makes the plan of a 1x1 convolution's dx from its geometry.
 
-    None where the taps of an image take more than ``most`` bytes, with the product's workspace.
+    None where the taps of an image take more than ``most`` bytes, with the product's workspace,
+    or there are too many images.
     """
     image = g.in_channels * g.taps * g.out_plane * ITEMSIZE[dtype]
     images = min(g.batch, max(2, MOST_BYTES // image))
     while images:
-        each = -(-g.batch // -(-g.batch // images))
-        cuts = [(n, min(n + each, g.batch)) for n in range(0, g.batch, each)]
-        plans = {end - n: plan(_seen(g, end - n)) for n, end in cuts}
+        cuts = pieces_of(g.batch, images)
+        if cuts is None:
+            return None
+        each = cuts[0][1]
+        plans = {count: plan(_seen(g, count)) for count in {end - n for n, end in cuts}}
         at = -(-max(one.workspace_bytes for one in plans.values()) // 64) * 64
         if at + each * image <= most:
             return Program(tuple((n, end, plans[end - n]) for n, end in cuts),

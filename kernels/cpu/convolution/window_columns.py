@@ -27,6 +27,7 @@ from ..emitted.vectors import ITEMSIZE, LANES, add_row, copy_row, fill_row, fini
 from ..jit import array, int64, kernel, out, prange
 from ..products import planned_product
 from . import columns as sums
+from .blocks import pieces_of
 from .implicit_gemm import in_one_row
 from .patches import copy, swap
 from .regions import forward_axes, pads
@@ -91,6 +92,11 @@ def column_bytes(g, dtype) -> int:
     return g.in_channels // g.groups * g.taps * g.out_plane * ITEMSIZE[dtype]
 
 
+def pieces(g, dtype):
+    """(first, end) of the images whose columns are made at a time; None if they are too many."""
+    return pieces_of(g.batch, max(1, MOST_BYTES // column_bytes(g, dtype)))
+
+
 def first_product(g, dtype, operation, plan):
     """The plan of the product of the first images; ``plan`` makes one from its MatmulGeometry."""
     images = min(g.batch, max(1, MOST_BYTES // column_bytes(g, dtype)))
@@ -100,10 +106,10 @@ def first_product(g, dtype, operation, plan):
 def build(g, dtype, operation, plan) -> Program:
     """``plan`` makes the plan of a product from its MatmulGeometry."""
     K, L, P = g.out_channels // g.groups, g.in_channels // g.groups * g.taps, g.out_plane
-    images = -(-g.batch // -(-g.batch // max(1, MOST_BYTES // column_bytes(g, dtype))))
+    cuts = pieces(g, dtype)
+    images = cuts[0][1]
     joined = P < JOINED_BELOW
-    cuts = [(n, min(n + images, g.batch)) for n in range(0, g.batch, images)]
-    made = {end - n: _products(g, operation, end - n, plan) for n, end in cuts}
+    made = {count: _products(g, operation, count, plan) for count in {end - n for n, end in cuts}}
     at = max(one.workspace_bytes for pair in made.values() for one in pair)
     at = -(-at // 64) * 64
     numbers = images * (L + (K if joined else 0)) * P + prod(g.w_shape)

@@ -1,9 +1,13 @@
-"""A row copied with zeros at its ends, emitted as LLVM IR: every vector is written once."""
+"""A row copied with zeros at its ends, emitted as LLVM IR: every vector is written once.
+
+And rows of which every second element is taken, one behind the other.
+"""
 
 from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .vectors import Emitter, const, element_pointer
@@ -110,3 +114,30 @@ def pad_row(typing, target, to, source, start, step, first, end, count):
     index = types.intp
     signature = types.void(target, index, source, index, index, index, index, index)
     return signature, generate
+
+
+@intrinsic
+def take_even(typing, target, to, source, start, step, rows, count):
+    """target[to + row*count + i] = source[start + row*step + 2*i], row < rows, i < count.
+
+    The masks are the same for all rows: a call for each would make them, and branch, every time.
+    """
+
+    def generate(context, builder, signature, arguments):
+        target, to, source, start, step, rows, count = arguments
+        write = element_pointer(context, builder, signature.args[0], target, to)
+        read = element_pointer(context, builder, signature.args[2], source, start)
+        with cgutils.for_range(builder, rows) as loop:
+            line = builder.gep(read, [builder.mul(loop.index, step)])
+            row = _PaddedRow(builder, signature.args[0].dtype, line, const(2), const(0), count)
+            first = builder.gep(write, [builder.mul(loop.index, count)])
+            row.rows(
+                count,
+                lambda i: builder.store(row.every_second(i, True), row.at(first, i),
+                                        align=row.size),
+                lambda i, mask: row.masked_store(row.every_second(i, False), row.at(first, i),
+                                                 mask),
+            )  # fmt: skip
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, *[types.intp] * 4), generate

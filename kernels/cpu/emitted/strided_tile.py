@@ -66,7 +66,9 @@ class _StridedTile(Tile):
             if j < vectors:
                 self._write(value, c, ldc, i, j)
 
-    def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, runs):
+    def emit_strided(self, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead, runs,
+                     packed=None):  # fmt: skip
+        """``packed``: (where B is copied to while it is read, whether it is) or None."""
         build = self.builder
         zero = ir.Constant(self.vector, [0.0] * self.lanes)
         with build.if_else(resume) as (resumed, fresh):
@@ -83,7 +85,7 @@ class _StridedTile(Tile):
             first.append(phi)
         heads = [build.gep(a, [build.mul(a_row, const(i))]) for i in range(0, self.rows, SHARED)]
         last = self._sum(first, depth, (b, *heads), (b_step, *[a_step] * len(heads)), a_row,
-                         ahead, runs)  # fmt: skip
+                         ahead, runs, packed)  # fmt: skip
         self._write_all(last, c, ldc)
 
     def _fetch(self, at, level=2):
@@ -102,16 +104,26 @@ class _StridedTile(Tile):
             stride = build.select(ends, jump, stride)
         return build.gep(fetched, [stride])
 
-    def _sum(self, first, depth, starts, steps, a_row, ahead, runs):
+    def _copy(self, columns, strip, wanted, k):
+        """Step k of B to a packed strip."""
+        build = self.builder
+        with build.if_then(wanted):
+            to = build.gep(strip, [build.mul(k, const(VECTORS * self.lanes))])
+            for j, vector in enumerate(columns):
+                build.store(vector, self._column(to, j), align=self.size)
+
+    def _sum(self, first, depth, starts, steps, a_row, ahead, runs, packed):
         """The accumulators after the last step; ``starts`` move by ``steps``: B, A's heads.
 
         ``runs`` is what `_after` takes.
         """
         build = self.builder
         twice = build.mul(a_row, const(2))
-        # packed strips go on with the next one; rows of a matrix would end elsewhere
-        packed = build.icmp_signed("==", steps[0], const(VECTORS * self.lanes))
-        near = build.select(packed, const(NEAR * VECTORS * self.lanes), const(0))
+        # packed strips go on with the next one; rows of other matrices would end elsewhere
+        strips = build.icmp_signed("==", steps[0], const(VECTORS * self.lanes))
+        if packed is not None:  # neither do those that become one
+            strips = build.or_(strips, packed[1])
+        near = build.select(strips, build.mul(steps[0], const(NEAR)), const(0))
         before = build.block
         body, done = (build.append_basic_block(name) for name in ("tile.step", "tile.done"))
         build.cbranch(build.icmp_signed(">", depth, const(0)), body, done)
@@ -126,6 +138,8 @@ class _StridedTile(Tile):
             self._fetch(build.gep(pointers[0], [following]), level=3)
         columns = [build.load(self._column(pointers[0], j), align=self.size)
                    for j in range(self.vectors)]  # fmt: skip
+        if packed is not None:
+            self._copy(columns, *packed, k)
         after = []
         for i in range(self.rows):  # each factor just before its use, or they fill the registers
             head = pointers[1 + i // SHARED]
@@ -140,13 +154,14 @@ class _StridedTile(Tile):
         for phi, initial, next_value in ((k, const(0), following), (fetched, ahead, next_fetch),
                                          *zip(pointers, starts, moved), *zip(sums, first, after)):
             phi.add_incoming(initial, before)
-            phi.add_incoming(next_value, body)
+            phi.add_incoming(next_value, build.block)
+        end = build.block
         build.cbranch(build.icmp_signed("<", following, depth), body, done)
         build.position_at_end(done)
         results = [build.phi(self.vector) for _ in first]
         for phi, initial, value in zip(results, first, after):
             phi.add_incoming(initial, before)
-            phi.add_incoming(value, body)
+            phi.add_incoming(value, end)
         return results
 
 
@@ -182,6 +197,27 @@ def copy_rows(typing, zero, target, target_step, source, source_step, rows, coun
         return context.get_dummy_value()
 
     return types.void(zero, *[types.intp] * 6), generate
+
+
+@intrinsic
+def copy_strips(typing, target, to, apart, source, start, strips):
+    """target[to + strip*apart + j] = source[start + strip*COLUMNS + j], j < COLUMNS."""
+
+    def generate(context, builder, signature, arguments):
+        target, to, apart, source, start, strips = arguments
+        e = Emitter(builder, signature.args[0].dtype)
+        write = element_pointer(context, builder, signature.args[0], target, to)
+        read = element_pointer(context, builder, signature.args[3], source, start)
+        with cgutils.for_range(builder, strips) as loop:
+            first = builder.gep(write, [builder.mul(loop.index, apart)])
+            vectors = builder.mul(loop.index, const(VECTORS))
+            for j in range(VECTORS):
+                at = builder.mul(builder.add(vectors, const(j)), const(e.lanes))
+                value = builder.load(e.at(read, at), align=e.size)
+                builder.store(value, e.at(first, const(j * e.lanes)), align=e.size)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, types.intp, source, types.intp, types.intp), generate
 
 
 def _cases(builder, number, cases):
@@ -222,20 +258,22 @@ def _strided(typing, zero, rows, columns, a, a_step, a_row, b, b_step, depth, c,
 
 @intrinsic
 def _panel(typing, zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run,
-           place, jump):  # fmt: skip
+           place, jump, packed):  # fmt: skip
     """A switch over rows; see `panel_tile`."""
 
     def generate(context, builder, signature, arguments):
-        zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, *runs = arguments
-        a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, ahead))
+        zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, *runs, packed = arguments
+        copies = builder.icmp_signed("!=", packed, const(0))
+        a, b, c, ahead, packed = (builder.inttoptr(at, zero.type.as_pointer())
+                                  for at in (a, b, c, ahead, packed))  # fmt: skip
         resumed = builder.icmp_signed("!=", resume, const(0))
         for count in _cases(builder, rows, range(1, ROWS + 1)):
             emitter = _StridedTile(builder, signature.args[0], count)
             emitter.emit_strided(a, a_step, const(1), b, b_step, depth, c, ldc, resumed, ahead,
-                                 runs)  # fmt: skip
+                                 runs, (packed, copies))  # fmt: skip
         return context.get_dummy_value()
 
-    return types.void(zero, *[types.intp] * 14), generate
+    return types.void(zero, *[types.intp] * 15), generate
 
 
 @helper
@@ -253,10 +291,12 @@ def strided_tile(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc
 
 @helper
 def panel_tile(zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run, place,
-               jump):  # fmt: skip
+               jump, packed):  # fmt: skip
     """`strided_tile` of COLUMNS columns, and of an A whose rows lie side by side.
 
     What is fetched lies in runs of ``run`` (a power of two) times ``stride``, of which ``place``
     were fetched before; behind the last of a run it goes on ``jump`` elements further.
+    Unless the address ``packed`` is zero B is copied there, COLUMNS elements after COLUMNS.
     """
-    _panel(zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run, place, jump)
+    _panel(zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run, place, jump,
+           packed)  # fmt: skip

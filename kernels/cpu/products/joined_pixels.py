@@ -9,12 +9,29 @@ from __future__ import annotations
 from numba import int64, types
 
 from ..emitted.memory import step
-from ..emitted.padded_rows import pad_row
-from ..emitted.strided_tile import address
+from ..emitted.padded_rows import pad_row, take_even
+from ..emitted.strided_tile import address, copy_strips
 from ..emitted.vectors import copy_row, fill_row
 from ..jit import helper
 
 PLACES = types.UniTuple(int64, 5)
+
+
+@helper
+def columns_of(run, images, pixels, p):
+    """(the first of a block's columns, their number): even numbers of strips for all blocks."""
+    n, part, parts, total = 0, run, p.runs, images * pixels
+    if p.pieces:
+        n, part, parts, total = run // p.pieces, run % p.pieces, p.pieces, pixels
+    strips = (total + p.width - 1) // p.width
+    first, end = part * strips // parts * p.width, (part + 1) * strips // parts * p.width
+    return n * pixels + first, min(end, total) - first
+
+
+@helper
+def side_by_side(places, pixels):
+    """Are an image's pixels one row, and not every second of one?"""
+    return places[0] == pixels and places[4] == 1
 
 
 @helper
@@ -26,11 +43,17 @@ def _place(x, places, n, pixel):
 
 
 @helper
+def pixel_at(x, places, pixels, term, j):
+    """The address of column j of a term."""
+    return address(x, term * step(x, 1) + _place(x, places, j // pixels, j % pixels))
+
+
+@helper
 def ahead_of(x, places, pixels, first, depth, j0, columns, p):
     """What `asked` takes: the runs of lines of ``depth`` terms of a block of columns.
 
-    (where the first one begins, elements from row to row, rows of a channel, those of an image,
-    all of them); a row is what lies evenly.
+    (where the first one begins, elements from row to row, runs of a row, those of an image, all of
+    them); a row is what lies evenly of all channels.
     """
     n, pixel = j0 // pixels, j0 % pixels
     images, rows, row = 1, 1, 0
@@ -42,13 +65,13 @@ def ahead_of(x, places, pixels, first, depth, j0, columns, p):
         row = places[3] if places[1] > 1 else places[2]
         pixel -= pixel % places[0]
     start = first * step(x, 1) + _place(x, places, n, pixel)
-    return start, row, rows, rows * depth, images * rows * depth
+    return start, row, depth, rows * depth, images * rows * depth
 
 
 @helper
 def asked(x, ahead, lines, p):
     """(address, hop, run, place, jump) of what a tile asks for when ``lines`` were asked for."""
-    start, row, rows, of_image, count = ahead
+    start, row, of_row, of_image, count = ahead
     run = 1 << p.bits
     at, place = lines >> p.bits, lines & (run - 1)
     if at >= count:
@@ -56,11 +79,18 @@ def asked(x, ahead, lines, p):
     n, term, line = 0, at, 0
     if of_image < count:
         n, term = at // of_image, at % of_image
-    if rows > 1:
-        term, line = term // rows, term % rows
-    jump = (row if rows > 1 else step(x, 1)) - (run - 1) * p.hop
+    if of_row < of_image:
+        line, term = term // of_row, term % of_row
+    jump = step(x, 1) - (run - 1) * p.hop
     begin = start + n * step(x, 0) + term * step(x, 1) + line * row + place * p.hop
     return address(x, begin), p.hop, run, place, jump
+
+
+@helper
+def strip_at(base, k, terms, strip, strips, p):
+    """Where the terms from ``k`` on of a strip are packed, ``terms`` of them being a chunk."""
+    return (base + p.b_at + (k * strips + strip * terms) * p.width
+            + (k // p.chunk * strips + strip) * p.gap)  # fmt: skip
 
 
 @helper
@@ -68,30 +98,43 @@ def pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p):
     """Terms of a block of columns: chunk after chunk, and in it strip after strip."""
     strips = (columns + p.width - 1) // p.width
     row, padded = base + p.row_at, strips * p.width
-    fill_row(work, row + columns, work.dtype.type(0), padded - columns)
     n, pixel = j0 // pixels, j0 % pixels
     start = _place(x, places, n, pixel)
     line, rows = pixel // places[0], places[1]
     begin = n, line // rows, line % rows, pixel % places[0]
-    # one row of pixels side by side, and not every second of them
-    lying = places[0] == pixels and places[4] == 1 and pixel + columns <= pixels
-    whole = columns // p.width * p.width
+    one_row = side_by_side(places, pixels) and pixel + columns <= pixels
+    whole = columns // p.width
+    fill_row(work, row + columns, work.dtype.type(0), padded - columns)
     for k in range(0, depth, p.chunk):
-        count, to = min(p.chunk, depth - k), base + p.b_at + k * padded
+        count = min(p.chunk, depth - k)
+        to, apart = strip_at(base, k, count, 0, strips, p), count * p.width + p.gap
         for term in range(count):
-            channel = (first + k + term) * step(x, 1)
-            if lying:
-                at = to + term * p.width
-                for j in range(0, whole, p.width):
-                    copy_row(work, at + j * count, x, channel + start + j, p.width)
-                if whole < columns:
-                    at += whole * count
-                    copy_row(work, at, x, channel + start + whole, columns - whole)
-                    fill_row(work, at + columns - whole, work.dtype.type(0), padded - columns)
+            channel, at = (first + k + term) * step(x, 1), to + term * p.width
+            if one_row:
+                copy_strips(work, at, apart, x, channel + start, whole)
+                if whole < strips:
+                    at, done = at + whole * apart, whole * p.width
+                    copy_row(work, at, x, channel + start + done, columns - done)
+                    fill_row(work, at + columns - done, work.dtype.type(0), padded - columns)
             else:
                 _take_row(work, row, x, channel, places, pixels, begin, columns)
-                for j in range(0, padded, p.width):
-                    copy_row(work, to + j * count + term * p.width, work, row + j, p.width)
+                copy_strips(work, at, apart, work, row, strips)
+
+
+@helper
+def pack_strip(work, base, x, places, pixels, first, depth, j0, strip, columns, p):
+    """What `pack_pixels` writes of one strip of a block."""
+    strips, count = (columns + p.width - 1) // p.width, min(p.width, columns - strip * p.width)
+    n, pixel = (j0 + strip * p.width) // pixels, (j0 + strip * p.width) % pixels
+    line, rows = pixel // places[0], places[1]
+    begin = n, line // rows, line % rows, pixel % places[0]
+    for k in range(0, depth, p.chunk):
+        terms = min(p.chunk, depth - k)
+        to = strip_at(base, k, terms, strip, strips, p)
+        for term in range(terms):
+            at = to + term * p.width
+            _take_row(work, at, x, (first + k + term) * step(x, 1), places, pixels, begin, count)
+            fill_row(work, at + count, work.dtype.type(0), p.width - count)
 
 
 @helper
@@ -101,13 +144,17 @@ def _take_row(work, to, x, channel, places, pixels, first, columns):
     length, rows, between, apart, hop = places
     end, planes = to + columns, pixels // (length * rows)
     while to < end:
-        count = min(length - q, end - to)
+        count, lines = min(length - q, end - to), 1
         at = channel + n * step(x, 0) + plane * between + row * apart + q * hop
         if hop == 1:
             copy_row(work, to, x, at, count)
+        elif hop == 2:
+            if count == length:
+                lines = min(rows - row, (end - to) // length)
+            take_even(work, to, x, at, apart, lines, count)
         else:
             pad_row(work, to, x, at, hop, 0, count, count)
-        to, q, row = to + count, 0, row + 1
+        to, q, row = to + lines * count, 0, row + lines
         if row == rows:
             plane, row = plane + 1, 0
             if plane == planes:

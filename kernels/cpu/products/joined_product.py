@@ -9,11 +9,9 @@ passes by.  There are two ways:
 
 - Many pixels: a is packed once, by all threads, so that blocks may be small.  Then a block, its
   sums and the pixels that are packed next fit L2, and tiles ask for those meanwhile, run by run of
-  lines, as packing would wait for them.  Blocks of larger images end with the image, and their
-  sums go straight to y.
-- Few: blocks are as large as L2 allows, as each of them packs a anew, panel by panel.
-
-Otherwise sums go from the panel to the images when they are complete.
+  lines, as packing would wait for them.  joined_strips.py has this way.
+- Few: blocks are as large as L2 allows, as each of them packs a anew, panel by panel.  Sums go from
+  the panel to the images when they are complete.
 """
 
 from __future__ import annotations
@@ -25,40 +23,40 @@ from numba import types
 
 from ..convolution.implicit_gemm import in_one_row
 from ..emitted.memory import load, step
-from ..emitted.strided_tile import address, panel_tile, strided_tile
+from ..emitted.strided_tile import address, strided_tile
 from ..emitted.vectors import ITEMSIZE, LANES, LINE, fill_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .joined_pixels import PLACES, ahead_of, asked, pack_pixels, write
+from .joined_pixels import PLACES, columns_of, pack_pixels, strip_at, write
+from .joined_strips import shared_block
 from .matrix_product import asks_for_a, pack_panel, panel_of_a
 from .product_blocks import BLOCK_BYTES, CHUNK, PIECE, SHORT_CHUNK, SLOTS_BYTES
 
 #: Bytes of a row of a block's pixels: fewer make more of packing a, more leave less room for terms.
 LEAST_BYTES, MOST_BYTES = 4096, 8192
 
-#: The same where a is packed once.
-SHARED_BYTES = 1792
+#: The same where a is packed once, and the least for blocks that do not end with images.
+SHARED_BYTES, SHARED_LEAST_BYTES = 1792, 896
 
 #: Bytes of a block's terms that are packed at a time, and of the lines where those lie that are
 #: packed next.
 SHARED_BLOCK = 896 * 1024
 
-#: Pixels of an image from which on blocks end with it.
-WITHIN = 128
+#: Blocks end with the image where that leaves less than one of so many lanes without a pixel:
+#: strips across two images are packed, and their sums copied.
+WITHIN = 32
 
 #: Blocks of a thread from which on packing a once pays.
 LEAST_BLOCKS = 3
-
-#: Steps from which on a run of lines has no end.
-ENDLESS = 1 << 40
 
 
 class Layout(NamedTuple):
     """What the compiled loops need to know.  Offsets and lengths count elements."""
 
     rows: int  # of a block
-    columns: int
+    columns: int  # of one, at most
     pieces: int  # blocks of an image, or 0: blocks do not end with images
+    runs: int  # blocks of columns
     splits: int  # blocks of rows: tasks of one block of columns
     panel: int
     width: int  # of a tile
@@ -70,6 +68,7 @@ class Layout(NamedTuple):
     slot: int
     row_at: int
     b_at: int
+    gap: int  # between strips
     c_at: int
     packed_at: int  # a, chunk by chunk and in it panel by panel; or 0: each block packs it
     bits: int  # log2 of the steps of a run of lines that tiles ask for
@@ -93,17 +92,22 @@ def serves(terms) -> bool:
 
 def shares(batch, pixels, dtype, threads) -> bool:
     """Are there pixels enough for packing a once?"""
-    pieces, columns = _blocks(batch, pixels, dtype)
-    runs = batch * pieces if pieces else -(-batch * pixels // columns)
-    return runs >= LEAST_BLOCKS * threads
+    return _blocks(batch, pixels, dtype, threads)[1] >= LEAST_BLOCKS * threads
 
 
-def _blocks(batch, pixels, dtype):
-    """(blocks of an image or 0, columns of a block) where a is packed once."""
-    width, most = COLUMNS[dtype], SHARED_BYTES // ITEMSIZE[dtype]
-    total = pixels if pixels >= WITHIN else batch * pixels
-    count = -(-total // most)
-    return (count if pixels >= WITHIN else 0), -(-total // (count * width)) * width
+def _blocks(batch, pixels, dtype, threads):
+    """(blocks of an image or 0, all blocks) where a is packed once."""
+    if -pixels % LANES[dtype] * WITHIN < pixels:
+        pieces = -(-pixels * ITEMSIZE[dtype] // SHARED_BYTES)
+        return pieces, batch * pieces
+    size = batch * pixels * ITEMSIZE[dtype]
+    runs = max(-(-size // SHARED_BYTES), min(size // SHARED_LEAST_BYTES, LEAST_BLOCKS * threads))
+    return 0, runs + (-runs % threads if runs < 8 * threads else 0)
+
+
+def _columns(pixels, blocks, width):
+    """Columns of the largest of so many blocks: whole strips."""
+    return -(-(-(-pixels // width)) // blocks) * width
 
 
 def build(batch, rows, terms, pixels, stride, line, turned, dtype, threads) -> Program:
@@ -118,9 +122,8 @@ def build(batch, rows, terms, pixels, stride, line, turned, dtype, threads) -> P
     count = -(-batch * pixels // most)
     if batch * pixels >= max(rows, 4 * width * threads) and count < 8 * threads:
         count += -count % threads
-    columns = -(-batch * pixels // (count * width)) * width
-    runs = -(-batch * pixels // columns)
-    splits = _splits(runs, threads)
+    columns = _columns(batch * pixels, count, width)
+    splits = _splits(count, threads)
     chunk, cuts = _pieces(terms, (SHORT_CHUNK if turned else CHUNK)[dtype])
     _, pieces = _pieces(cuts, max(1, BLOCK_BYTES // (columns * chunk * item)))
     depth = min(terms, -(-cuts // pieces) * chunk)
@@ -129,18 +132,18 @@ def build(batch, rows, terms, pixels, stride, line, turned, dtype, threads) -> P
     share, panel = _panels(rows, splits)
     row_at = -(-panel * chunk // lanes) * lanes
     b_at = row_at + columns
-    c_at = b_at + depth * columns
+    gap, c_at = _gap(depth, columns, chunk, width, item, b_at)
     slot = c_at + (share if pieces > 1 else panel) * columns
-    layout = Layout(share, columns, 0, -(-rows // share), panel, width, lanes, item, chunk, depth,
-                    threads, slot, row_at, b_at, c_at, 0, 0, 0)  # fmt: skip
+    layout = Layout(share, columns, 0, count, -(-rows // share), panel, width, lanes, item, chunk,
+                    depth, threads, slot, row_at, b_at, gap, c_at, 0, 0, 0)  # fmt: skip
     return Program(layout, stride, threads * slot)
 
 
 def _shared(batch, rows, terms, pixels, stride, line, dtype, threads):
     """The blocks where a is packed once."""
     width, lanes, item = COLUMNS[dtype], LANES[dtype], ITEMSIZE[dtype]
-    pieces, columns = _blocks(batch, pixels, dtype)
-    runs = batch * pieces if pieces else -(-batch * pixels // columns)
+    pieces, runs = _blocks(batch, pixels, dtype, threads)
+    columns = _columns(pixels if pieces else batch * pixels, pieces or runs, width)
     chunk, cuts = _pieces(terms, SHORT_CHUNK[dtype])
     block = (1 + stride[2]) * columns * chunk * item
     _, parts = _pieces(cuts, max(1, SHARED_BLOCK // block))
@@ -154,12 +157,18 @@ def _shared(batch, rows, terms, pixels, stride, line, dtype, threads):
     while repeated < 2 and runs_of_lines << (bits + repeated + 1) <= steps:
         repeated += 1  # each line is asked for 2 or 4 times, so that all take as long as the tiles
     b_at = columns
-    c_at = b_at + depth * columns
+    gap, c_at = _gap(depth, columns, chunk, width, item, b_at)
     slot = c_at + (0 if pieces else (share if depth < terms else panel) * columns)
-    layout = Layout(share, columns, pieces, -(-rows // share), panel, width, lanes, item, chunk,
-                    depth, threads, slot, 0, b_at, c_at, threads * slot, bits + repeated,
-                    LINE // item >> repeated)  # fmt: skip
+    layout = Layout(share, columns, pieces, runs, -(-rows // share), panel, width, lanes, item,
+                    chunk, depth, threads, slot, 0, b_at, gap, c_at, threads * slot,
+                    bits + repeated, LINE // item >> repeated)  # fmt: skip
     return Program(layout, stride, threads * slot + rows * terms)
+
+
+def _gap(depth, columns, chunk, width, item, b_at):
+    """(elements between strips, where these end), so that L1 can hold a term of all of them."""
+    gap = LINE // item
+    return gap, b_at + depth * columns + -(-depth // chunk) * (columns // width) * gap
 
 
 def _splits(runs, threads):
@@ -196,19 +205,21 @@ def run(v, u, w, bias, program, threads, workspace) -> bool:
 @kernel(lambda F: (out(F, 5), array(F, 5), array(F, 4), array(F, 1), out(F, 1), PLACES, LAYOUT))
 def product(y, x, a, bias, work, places, p):
     """y (N, I, 1, 1, pixels) = a (1, 1, I, L) @ the pixels of x that ``places`` names, + bias."""
-    N, I, pixels, L = y.shape[0], y.shape[1], y.shape[4], a.shape[3]
+    I, L = y.shape[1], a.shape[3]
     panels = (I + p.panel - 1) // p.panel * ((L + p.chunk - 1) // p.chunk if p.packed_at else 0)
     for task in prange(panels):
         _pack_weights(task, a, work, p)
-    runs = N * p.pieces if p.pieces else (N * pixels + p.columns - 1) // p.columns
-    tasks = runs * p.splits
+    tasks = p.runs * p.splits
     for slot in prange(p.slots):
         before, end = -1, (slot + 1) * tasks // p.slots
         for task in range(slot * tasks // p.slots, end):
             run, split = task // p.splits, task % p.splits
             following = min(task + 1, end - 1) // p.splits
-            _block(y, x, a, bias, work, places, slot * p.slot, run, split, run != before,
-                   following, p)  # fmt: skip
+            if p.packed_at:
+                shared_block(y, x, a, bias, work, places, slot * p.slot, run, split, run != before,
+                             following, p)  # fmt: skip
+            else:
+                _block(y, x, a, bias, work, places, slot * p.slot, run, split, run != before, p)
             before = run
 
 
@@ -224,97 +235,30 @@ def _pack_weights(task, a, work, p):
 
 
 @helper
-def _columns_of(run, images, pixels, p):
-    """(the first of a block's columns, their number)"""
-    if p.pieces:
-        first = run % p.pieces * p.columns
-        return run // p.pieces * pixels + first, min(p.columns, pixels - first)
-    return run * p.columns, min(p.columns, images * pixels - run * p.columns)
-
-
-@helper
-def _block(y, x, a, bias, work, places, base, run, split, fresh, following, p):
-    """Some rows of y for a block of columns; ``fresh``: was another one packed before?
-
-    ``following``: the block of columns after it.
-    """
+def _block(y, x, a, bias, work, places, base, run, split, fresh, p):
+    """Some rows of y for a block of columns; ``fresh``: was another one packed before?"""
     I, L, i0, pixels = y.shape[1], a.shape[3], split * p.rows, y.shape[4]
     end = min(I, i0 + p.rows)
-    j0, columns = _columns_of(run, y.shape[0], pixels, p)
-    next_j0, next_columns = _columns_of(following, y.shape[0], pixels, p)
-    direct = j0 // pixels * step(y, 0) + j0 % pixels
+    j0, columns = columns_of(run, y.shape[0], pixels, p)
     for first in range(0, L, p.depth):
         depth = min(p.depth, L - first)
         if fresh or p.depth < L:
             pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p)
-        complete = first + depth == L
-        source, size, more = j0, columns, min(p.depth, L - first - depth)
-        if complete:
-            source, size, more = next_j0, next_columns, p.depth if following != run else 0
-        ahead = ahead_of(x, places, pixels, first + depth if not complete else 0, more, source,
-                         size, p)  # fmt: skip
-        lines = 0
         for i in range(i0, end, p.panel):
             rows = min(p.panel, end - i)
-            sums, row = base + p.c_at + (i - i0 if p.depth < L else 0) * p.columns, p.columns
-            to = address(work, sums)
-            if p.pieces:
-                to, row = address(y, direct + i * step(y, 1)), step(y, 1)
-            if bias.size and first == 0:
-                for at in range(rows):
-                    value = load(bias, (i + at) * step(bias, 0))
-                    if p.pieces:
-                        fill_row(y, direct + (i + at) * step(y, 1), value, columns)
-                    else:
-                        fill_row(work, sums + at * p.columns, value, columns)
+            sums = base + p.c_at + (i - i0 if p.depth < L else 0) * p.columns
+            for row in range(rows if bias.size and first == 0 else 0):
+                value = load(bias, (i + row) * step(bias, 0))
+                fill_row(work, sums + row * p.columns, value, columns)
             for k in range(0, depth, p.chunk):
                 count = min(p.chunk, depth - k)
                 later = i + p.panel if i + p.panel < end and k + count == depth else i
                 behind = first + (k + count) % depth
-                resume = int(bias.size > 0 or first + k > 0)
-                if p.packed_at:
-                    panel = p.packed_at + (first + k) * I + i * count
-                    next_panel = p.packed_at + behind * I + later * min(p.chunk, L - behind)
-                    lines = _shared_panel(to, row, work, base, panel, next_panel, k, rows,
-                                          columns, count, resume, x, ahead, lines, p)  # fmt: skip
-                    continue
                 _panel(work, base, sums, a, i * step(a, 2) + (first + k) * step(a, 3), k, rows,
-                       columns, count, resume,
+                       columns, count, int(bias.size > 0 or first + k > 0),
                        address(a, later * step(a, 2) + behind * step(a, 3)), p)  # fmt: skip
-            if complete and not p.pieces:
+            if first + depth == L:
                 write(y, i, rows, work, sums, j0, columns, p)
-
-
-@helper
-def _shared_panel(to, ldc, work, base, panel, next_panel, k, rows, columns, depth, resume, x,
-                  ahead, lines, p):  # fmt: skip
-    """A packed panel times all strips, whose term k is its first; asks for what comes next.
-
-    ``lines`` of the pixels packed next were asked for before; returns how many are now.
-    """
-    zero, left = work.dtype.type(0), address(work, panel)
-    asks = (p.panel * p.item + LINE - 1) // LINE  # tiles that ask for the next panel
-    apart = (p.panel + asks - 1) // asks
-    strips = (columns + p.width - 1) // p.width
-    b = address(work, base + p.b_at + k * strips * p.width)
-    for strip in range(strips):
-        wide, c = columns - strip * p.width, to + strip * p.width * p.item
-        if strip < asks:
-            fetched = address(work, next_panel + strip * depth * apart)
-            hop, run, place, jump = apart, ENDLESS, 0, 0
-        else:
-            fetched, hop, run, place, jump = asked(x, ahead, lines, p)
-            if hop == 0:
-                fetched = left
-            lines += depth
-        if wide >= p.width:
-            panel_tile(zero, rows, left, rows, b, p.width, depth, c, ldc, resume, fetched, hop,
-                       run, place, jump)  # fmt: skip
-        else:
-            strided_tile(zero, rows, wide, left, rows, 1, b, p.width, depth, c, ldc, resume,
-                         left, 0)  # fmt: skip
-        b += p.width * depth * p.item
-    return lines
 
 
 @helper
@@ -325,10 +269,9 @@ def _panel(work, base, sums, a, a_at, k, rows, columns, depth, resume, next_a, p
     asks, first, apart, a_stride = asks_for_a(a, depth, p)
     next_a += first
     strips = (columns + p.width - 1) // p.width
-    b = base + p.b_at + k * strips * p.width
     for strip in range(strips):
         ahead, stride = (next_a + strip * apart, a_stride) if strip < asks else (next_a, 0)
         strided_tile(zero, rows, min(p.width, columns - strip * p.width), panel, a_step, a_row,
-                     address(work, b), p.width, depth, address(work, sums + strip * p.width),
-                     p.columns, resume, ahead, stride)  # fmt: skip
-        b += p.width * depth
+                     address(work, strip_at(base, k, depth, strip, strips, p)), p.width, depth,
+                     address(work, sums + strip * p.width), p.columns, resume, ahead,
+                     stride)  # fmt: skip

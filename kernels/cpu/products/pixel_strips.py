@@ -189,4 +189,4 @@ def _tile(y, a, b, bias, work, n, i, j, ahead, asked, p):
         fetched = address(b, ahead + channel * step(b, 1) + place * line)
         stride, jump = line, step(b, 1) - (lines - 1) * line
     panel_tile(y.dtype.type(0), rows, address(work, i * L), p.panel, source, step(b, 1), L,
-               address(y, to), step(y, 1), resume, fetched, stride, lines, place, jump)
+               address(y, to), step(y, 1), resume, fetched, stride, lines, place, jump, 0)

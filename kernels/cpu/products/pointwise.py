@@ -21,7 +21,7 @@ from ..amx import amx_matmul, amx_pointwise, amx_pointwise_dw
 from ..convolution import columns
 from ..convolution.implicit_gemm import in_one_row
 from ..emitted.memory import load, step, store
-from ..emitted.padded_rows import pad_row
+from ..emitted.padded_rows import pad_row, take_even
 from ..emitted.vectors import copy_row, fill_row, spread_even
 from ..jit import array, inlined, kernel, out, prange, triple
 from . import (grouped_product, inner_product, joined_product, pixel_rows, pixel_strips,
@@ -267,6 +267,12 @@ def take(thin, x, stride):
         n, c = task // tasks, task % tasks
         to = n * step(thin, 0) + c * step(thin, 1)
         for d in range(0, D, stride[0]):
+            if channels == 1 and stride[2] * step(x, 4) == 2:
+                rows = (H + stride[1] - 1) // stride[1]
+                start = n * step(x, 0) + c * step(x, 1) + d * step(x, 2)
+                take_even(thin, to, x, start, stride[1] * step(x, 3), rows, width)
+                to += rows * width
+                continue
             for h in range(0, H, stride[1]):
                 start = n * step(x, 0) + c * step(x, 1) + d * step(x, 2) + h * step(x, 3)
                 if channels == 1:
