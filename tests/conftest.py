@@ -112,3 +112,11 @@ def without_inside_taps(monkeypatch, fresh_plans):
     from gradroute.kernels.cpu.convolution import inside_plans
 
     monkeypatch.setattr(inside_plans, "AHEAD", {})
+
+
+@pytest.fixture
+def without_amx(monkeypatch, fresh_plans):
+    """The same where its products, in float32, may be."""
+    from gradroute.kernels.cpu.amx import amx_tiles
+
+    monkeypatch.setattr(amx_tiles, "available", lambda: False)

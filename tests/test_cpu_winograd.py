@@ -1,4 +1,4 @@
-"""3 x 3 convolutions by Winograd's filtering: its accuracy, its blocks, and what is not for it."""
+"""3x3 and 5x5 convolutions by Winograd's filtering: accuracy, blocks, and what is not for it."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from needs import needs_vectors
 import gradroute as gr
 from gradroute.config import available_threads
 
-pytestmark = needs_vectors
+#: AMX makes the sums of 5x5 windows before the transforms would be made
+pytestmark = [needs_vectors, pytest.mark.usefixtures("without_amx")]
 
 #: (N, C, H, W), (K, C/G, R, S), options: enough channels and tiles; the last tiles are part full
 CASES = {
@@ -18,7 +19,17 @@ CASES = {
     "planes of three axes": ((2, 32, 3, 14, 11), (32, 32, 1, 3, 3), {"padding": (0, 1, 1)}),
     "one long row of tiles": ((1, 32, 5, 1500), (32, 32, 3, 3), {"padding": 1}),
     "weights made for every block": ((8, 112, 12, 12), (144, 112, 3, 3), {"padding": 1}),
+    "weights kept, and too many for L2": ((2, 64, 64, 64), (64, 64, 3, 3), {"padding": 1}),
     "a sum of two chunks": ((4, 300, 16, 16), (32, 300, 3, 3), {"padding": 1}),
+    "5x5 same": ((3, 48, 19, 22), (72, 48, 5, 5), {"padding": 2}),
+    "5x5 no padding": ((3, 61, 42, 35), (96, 61, 5, 5), {}),
+    "5x5 uneven and wide padding": ((3, 64, 17, 15), (64, 64, 5, 5), {"padding": ((5, 0), (1, 6))}),
+    "5x5 groups": ((4, 128, 18, 16), (160, 64, 5, 5), {"padding": 2, "groups": 2}),
+    "5x5 planes of three axes": ((2, 64, 3, 14, 11), (64, 64, 1, 5, 5), {"padding": (0, 2, 2)}),
+    "5x5 one long row of tiles": ((1, 64, 5, 700), (64, 64, 5, 5), {"padding": 2}),
+    "5x5 weights made for every block": ((8, 112, 12, 12), (144, 112, 5, 5), {"padding": 2}),
+    "5x5 weights kept, and too many for L2": ((2, 48, 68, 66), (128, 48, 5, 5), {"padding": 2}),
+    "5x5 a sum of two chunks": ((4, 300, 16, 16), (64, 300, 5, 5), {"padding": 2}),
 }
 OPERATIONS = ("conv", "conv_dx", "conv_dw")
 
@@ -99,9 +110,10 @@ def test_layouts_strides_and_threads_give_the_same_bits(name):
                 np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("name", ["same", "5x5 same"])
 @pytest.mark.parametrize("out_last", [False, True])
-def test_outputs_of_any_strides(out_last):
-    x, w, options = arrays("same")
+def test_outputs_of_any_strides(out_last, name):
+    x, w, options = arrays(name)
     y, dx, dw = everything(x, w, options)
 
     def room(like):
@@ -116,10 +128,11 @@ def test_outputs_of_any_strides(out_last):
     np.testing.assert_array_equal(found[1], dw)
 
 
+@pytest.mark.parametrize("name", ["same", "5x5 same"])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("where", ["x", "w", "bias"])
-def test_numbers_that_are_not_finite_reach_what_a_direct_sum_gives_them_to(value, where):
-    x, w, options = arrays("same")
+def test_numbers_that_are_not_finite_reach_what_a_direct_sum_gives_them_to(value, where, name):
+    x, w, options = arrays(name)
     bias = np.ones(len(w), np.float32)
     {"x": x[1, 3, 7], "w": w[1, 3, 1], "bias": bias}[where][2] = value
     with gr.config(backend="reference"):
@@ -130,29 +143,33 @@ def test_numbers_that_are_not_finite_reach_what_a_direct_sum_gives_them_to(value
         np.testing.assert_array_equal(np.isneginf(found), np.isneginf(wanted))
 
 
-#: one pixel of x each: inside a tile, where four tiles read it, at the border of the image
+#: one pixel of x each: inside a tile of 4 x 4, where four such tiles read it, at the image's border
 PIXELS = {"inside": (1, 40, 5, 5), "in four tiles": (0, 1, 8, 8), "at the corner": (2, 33, 0, 21)}
 
 
-def broken_tiles(right, first):
-    """Which outputs lie in a tile of 4 x 4 with some output that is not finite; tiles from 0, 0."""
+def broken_tiles(right, first, side):
+    """Which outputs lie in a tile with some output that is not finite; tiles from 0, 0."""
     bad = np.zeros(right.shape, bool)
     whole = ~np.isfinite(right).all(axis=1)
     for n, *_, y, x in np.argwhere(whole):
-        bad[n, first, ..., y // 4 * 4 : y // 4 * 4 + 4, x // 4 * 4 : x // 4 * 4 + 4] = True
+        y, x = y // side * side, x // side * side
+        bad[n, first, ..., y : y + side, x : x + side] = True
     return bad
 
 
+@pytest.mark.parametrize("window, side", [(3, 4), (5, 2)])
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("pixel", PIXELS)
-def test_a_pixel_that_is_not_finite_has_only_its_tiles_computed_again(pixel, value, dtype, layout):
+def test_a_pixel_that_is_not_finite_has_only_its_tiles_computed_again(
+    pixel, value, dtype, layout, window, side
+):
     generator = np.random.default_rng(3)
     x = generator.standard_normal((3, 64, 21, 22)).astype(dtype)
-    w = generator.standard_normal((96, 32, 3, 3)).astype(dtype)
+    w = generator.standard_normal((96, 32, window, window)).astype(dtype)
     bias = np.linspace(-1, 1, 96).astype(dtype)
-    options = {"padding": 1, "groups": 2, "layout": layout}
+    options = {"padding": window // 2, "groups": 2, "layout": layout}
     n, c, h, i = PIXELS[pixel]
     rows = slice(0, 48) if c < 32 else slice(48, 96)  # its group, in y
 
@@ -176,7 +193,7 @@ def test_a_pixel_that_is_not_finite_has_only_its_tiles_computed_again(pixel, val
                  "dx": gr.conv_backward(dy, x, w, need="x", **options)[0]}  # fmt: skip
     for name, group in (("y", rows), ("dx", slice(0, 32) if c < 32 else slice(32, 64))):
         exact, mine = seen(right[name]), seen(again[name])
-        tiles = broken_tiles(exact, group)
+        tiles = broken_tiles(exact, group, side)
         assert 0 < (~np.isfinite(exact)).sum() < tiles.sum() < tiles.size // 8
         np.testing.assert_array_equal(mine[~tiles], seen(found[name])[~tiles])
         # the others are infinite or NaN where a direct sum is, and else as close as one
@@ -185,7 +202,8 @@ def test_a_pixel_that_is_not_finite_has_only_its_tiles_computed_again(pixel, val
         np.testing.assert_allclose(mine[tiles], exact[tiles], rtol=0, atol=error)
 
 
-@pytest.mark.parametrize("name", ["same", "weights made for every block", "no padding"])
+@pytest.mark.parametrize("name", ["same", "weights made for every block", "no padding",
+                                  "5x5 same", "5x5 weights made for every block"])  # fmt: skip
 def test_tiles_whose_transforms_overflow_are_computed_again(name):
     x, w, options = arrays(name)
     x[1, 2, 6, 6] = np.float32(3e38)
@@ -199,9 +217,10 @@ def test_tiles_whose_transforms_overflow_are_computed_again(name):
         np.testing.assert_array_equal(gr.conv(x, w, **options), found)
 
 
+@pytest.mark.parametrize("name", ["uneven and wide padding", "5x5 uneven and wide padding"])
 @pytest.mark.parametrize("view", ["spread", "turned weights"])
-def test_tiles_computed_again_from_any_strides(view):
-    x, w, options = arrays("uneven and wide padding")
+def test_tiles_computed_again_from_any_strides(view, name):
+    x, w, options = arrays(name)
     x[1, 3, 7, 8] = x[0, 30, 0, 0] = np.nan
     right = gr.conv(x, w, **options)
     wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
@@ -229,9 +248,10 @@ def test_a_weight_that_is_not_finite_reaches_only_its_group():
     assert np.isfinite(np.delete(found, 70, axis=1)).all() and np.isfinite(found[:, 70, 0]).all()
 
 
+@pytest.mark.parametrize("name", ["same", "5x5 same"])
 @pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e36])
-def test_extreme_scales_keep_their_accuracy(scale):
-    x, w, options = arrays("same")
+def test_extreme_scales_keep_their_accuracy(scale, name):
+    x, w, options = arrays(name)
     x = np.clip(x, -1, 1) * np.float32(scale)
     w = w * np.float32(1e-3)
     with gr.config(precision="strict"):
@@ -240,23 +260,26 @@ def test_extreme_scales_keep_their_accuracy(scale):
         assert error(found, right) < 1e-5
 
 
-def test_the_error_of_dw_hardly_grows_with_the_number_of_pixels():
+@pytest.mark.parametrize("window", [3, 5])
+def test_the_error_of_dw_hardly_grows_with_the_number_of_pixels(window):
+    options = {"padding": window // 2}
     x = np.random.default_rng(0).standard_normal((4, 32, 128, 128)).astype(np.float32)
     dy = np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
-    w = np.zeros((32, 32, 3, 3), np.float32)
-    assert gr.plan("conv_dw", x, w, padding=1).algorithm == "winograd"
-    found = gr.conv_backward(dy, x, w, need="w", padding=1)[1]
+    w = np.zeros((32, 32, window, window), np.float32)
+    assert gr.plan("conv_dw", x, w, **options).algorithm == "winograd"
+    found = gr.conv_backward(dy, x, w, need="w", **options)[1]
     with gr.config(precision="strict"):
         wide = (a.astype(float) for a in (dy, x, w))
-        exact = gr.conv_backward(*wide, need="w", padding=1)[1]
+        exact = gr.conv_backward(*wide, need="w", **options)[1]
     assert error(found, exact) < 3e-6
 
 
+@pytest.mark.parametrize("window", [3, 5])
 @pytest.mark.parametrize("dtype, bound", [("float32", 3e-6), ("float64", 1e-14)])
-def test_many_weights_are_summed_part_by_part(dtype, bound):
-    generator, options = np.random.default_rng(2), {"padding": 1}
+def test_many_weights_are_summed_part_by_part(dtype, bound, window):
+    generator, options = np.random.default_rng(2), {"padding": window // 2}
     x = generator.standard_normal((4, 300, 13, 13)).astype(dtype)
-    w = np.zeros((650 if dtype == "float32" else 330, 300, 3, 3), dtype)
+    w = np.zeros((650 if dtype == "float32" else 330, 300, window, window), dtype)
     plan = gr.plan("conv_dw", x, w, **options)
     assert plan.algorithm == "winograd" and plan.program.layout.rows < len(w)
     dy = generator.standard_normal((4, len(w), 13, 13)).astype(dtype)
@@ -269,8 +292,9 @@ def test_many_weights_are_summed_part_by_part(dtype, bound):
         np.testing.assert_array_equal(gr.conv_backward(dy, x, w, need="w", **options)[1], found)
 
 
-def test_what_would_not_gain_goes_another_way():
-    x, w, options = arrays("same")
+@pytest.mark.parametrize("name", ["same", "5x5 same"])
+def test_what_would_not_gain_goes_another_way(name):
+    x, w, options = arrays(name)
 
     def algorithm(x, w, **options):
         return gr.plan("conv", x, w, **options).algorithm

@@ -12,6 +12,7 @@ import math
 from dataclasses import replace
 
 from ..amx import amx_tiles
+from ..amx.amx_program import round_up
 from ..emitted.vectors import ITEMSIZE, LANES
 from ..microkernel import COLUMNS
 from ..pixel_major import inside_taps
@@ -24,13 +25,16 @@ THREADS = 2
 #: A multiply-add by tiles and by vectors, forward (or dx) and dw.
 TILES = {False: 0.003, True: 0.005}
 VECTORS = {False: 0.006, True: 0.007}
-WINOGRAD = 0.0057
 #: One by vectors of pixels that lie anywhere, and the times that a sum is copied there.
 SCATTERED, SORTED = 0.007, 3
-#: So many times do sums that are transformed back count in dw: they are more than L2 holds.
-SUMMED = 4
-#: A transformed number, one copied into a block, one moved out of an image or back.
-TRANSFORMED, COPIED, MOVED = 0.26, 0.17, 0.5
+#: Winograd's multiply-adds, its transforms of a number of a tile, and of one of the weights or of
+#: dw's sums, which L2 does not hold.
+WINOGRAD = {False: 0.0079, True: 0.0075}
+OF_TILE, OF_WEIGHTS = {False: 0.055, True: 0.15}, {False: 0.19, True: 0.47}
+#: The same for phases, which are small images, and whose own copies MOVED does not cover.
+OF_PHASES, TRANSFORMED, SUMMED = 0.0057, 0.26, 4
+#: A number copied into a block, one moved out of an image or back.
+COPIED, MOVED = 0.17, 0.5
 #: A number read by a table of places, a product's call, a row of windows that patches.py copies.
 PLACED, CALL, TURNED_ROW = 0.33, 20_000, 15
 #: A number of dy from beyond L2, which the product with FEW times fewer columns reads in order.
@@ -57,7 +61,7 @@ def compared(found, made, build):
 def cost(plan, g, dtype) -> float | None:
     """Of ``plan`` on ConvGeometry ``g``; None where it is not known."""
     if plan.algorithm == "winograd":
-        return _winograd(g, plan.operation)
+        return _winograd_of_phases(g, plan.operation)
     dw, tiles = plan.operation == "conv_dw", plan.algorithm == "amx"
     if plan.algorithm == "patches":
         rows = 0 if plan.program.whole else math.prod((g.batch, g.in_channels, g.taps, g.out_plane))
@@ -192,14 +196,34 @@ def _columns(images, depth, height, width, side, s):
     return min(-(-run // side) * images * depth, -(-through // side)) * side
 
 
-def _winograd(g, operation):
+def winograd(g, operation, dtype) -> float:
+    """Of winograd_conv.py or winograd_dw.py: whole panels of columns, whole vectors of channels."""
+    dw = operation == "conv_dw"
     tiles, _ = winograd_program.tiles(g, operation == "conv_dx")
     channels, rows = g.in_channels // g.groups, g.out_channels // g.groups
-    points = winograd_program.PRODUCTS * g.groups
-    multiplied = points * tiles * channels * rows
+    if operation == "conv_dx":
+        channels, rows = rows, channels
+    rows = round_up(rows, COLUMNS[dtype])
+    numbers = tiles * (round_up(channels, LANES[dtype]) + rows)
+    transformed = numbers * OF_TILE[dw] + channels * rows * OF_WEIGHTS[dw]
+    if dtype == "float64" and not dw:
+        transformed *= 2  # beside multiply-adds, which also take twice as long
+    multiplied = tiles * channels * rows * WINOGRAD[dw]
+    return winograd_program.PRODUCTS * g.groups * (multiplied + transformed)
+
+
+def _winograd_of_phases(g, operation):
+    tiles, _ = winograd_program.tiles(g, operation == "conv_dx")
+    channels, rows = g.in_channels // g.groups, g.out_channels // g.groups
     weights = channels * rows * (SUMMED if operation == "conv_dw" else 1)
-    transformed = points * (tiles * (channels + rows) + weights)
-    return multiplied * WINOGRAD + transformed * TRANSFORMED
+    transformed = tiles * (channels + rows) + weights
+    multiplied = tiles * channels * rows * OF_PHASES
+    return winograd_program.PRODUCTS * g.groups * (multiplied + transformed * TRANSFORMED)
+
+
+def direct_sums(g, operation, tiles) -> float:
+    """Of nothing but the multiply-adds, by ``tiles`` or by vectors."""
+    return g.multiply_adds * (TILES if tiles else VECTORS)[operation == "conv_dw"]
 
 
 def by_phases(built, one, dtype) -> float | None:

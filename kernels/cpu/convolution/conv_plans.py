@@ -161,6 +161,9 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
         return False
     if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
+    if g.window[2] > 3:  # a tile has fewer outputs to share its transforms among
+        direct = conv_costs.direct_sums(g, operation, _amx_serves(operation, g, dtype, settings))
+        return conv_costs.winograd(g, operation, dtype) < direct
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
     # dw sums a product for each weight and point over all tiles: few tiles are not worth them
@@ -181,7 +184,7 @@ def _winograd(made, g, dtype, settings, again):
         flip = made.operation == "conv_dx"
         built = winograd_program.build(g, flip, dtype, made.threads, BUFFER_BYTES)
     p = built.layout
-    blocking = {"tile": (winograd_program.SIDE, winograd_program.SIDE), "columns": p.columns,
+    blocking = {"tile": (p.side, p.side), "columns": p.columns,
                 "blocks": (p.pieces, p.pieces_h, p.pieces_w)}  # fmt: skip
     strict = partial(again, replace(settings, precision="strict"))
     return replace(made, algorithm="winograd", workspace_bytes=built.size * ITEMSIZE[dtype],

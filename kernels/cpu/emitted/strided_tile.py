@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from ..jit import helper
 from ..microkernel import ROWS, VECTORS, Tile
-from .vectors import ITEMSIZE, VECTOR_BYTES, Emitter, const, element_pointer
+from .vectors import ITEMSIZE, VECTOR_BYTES, Emitter, cases, const, element_pointer
 
 #: Rows of A that share a pointer: the others are one or two strides behind it, which the address
 #: of a load may add.  A pointer for each would take more registers than there are.
@@ -220,19 +220,6 @@ def copy_strips(typing, target, to, apart, source, start, strips):
     return types.void(target, types.intp, types.intp, source, types.intp, types.intp), generate
 
 
-def _cases(builder, number, cases):
-    """Positions the builder in a block for each of ``cases`` of ``number``, then behind them."""
-    end = builder.append_basic_block("tiles.end")
-    switch = builder.switch(number, end)
-    for case in cases:
-        block = builder.append_basic_block(f"tile.{case}")
-        switch.add_case(const(case), block)
-        builder.position_at_end(block)
-        yield case
-        builder.branch(end)
-    builder.position_at_end(end)
-
-
 @intrinsic
 def _strided(typing, zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
              stride):  # fmt: skip
@@ -246,7 +233,7 @@ def _strided(typing, zero, rows, columns, a, a_step, a_row, b, b_step, depth, c,
         lanes = VECTOR_BYTES // ITEMSIZE[signature.args[0].name]
         wide = builder.zext(builder.icmp_signed(">", columns, const(lanes)), const(0).type)
         number = builder.add(builder.mul(wide, const(ROWS)), rows)
-        for case in _cases(builder, number, range(1, VECTORS * ROWS + 1)):
+        for case in cases(builder, number, range(1, VECTORS * ROWS + 1)):
             vectors, count = (case - 1) // ROWS + 1, (case - 1) % ROWS + 1
             emitter = _StridedTile(builder, signature.args[0], count, vectors, columns)
             emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed, ahead,
@@ -267,7 +254,7 @@ def _panel(typing, zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahea
         a, b, c, ahead, packed = (builder.inttoptr(at, zero.type.as_pointer())
                                   for at in (a, b, c, ahead, packed))  # fmt: skip
         resumed = builder.icmp_signed("!=", resume, const(0))
-        for count in _cases(builder, rows, range(1, ROWS + 1)):
+        for count in cases(builder, rows, range(1, ROWS + 1)):
             emitter = _StridedTile(builder, signature.args[0], count)
             emitter.emit_strided(a, a_step, const(1), b, b_step, depth, c, ldc, resumed, ahead,
                                  runs, (packed, copies))  # fmt: skip

@@ -111,6 +111,19 @@ def element_pointer(context, builder, array_type, array, offset):
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
 
 
+def cases(builder, number, values):
+    """Positions the builder in a block for each of ``values`` of ``number``, then behind them."""
+    end = builder.append_basic_block("cases.end")
+    switch = builder.switch(number, end)
+    for case in values:
+        block = builder.append_basic_block(f"case.{case}")
+        switch.add_case(const(case), block)
+        builder.position_at_end(block)
+        yield case
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
 @intrinsic
 def copy_row(typing, target, to, source, start, count):
     """target[to : to + count] = source[start : start + count], offsets in elements."""

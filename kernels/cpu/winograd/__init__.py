@@ -1,1 +1,1 @@
-"""3x3 convolutions by Winograd's minimal filtering."""
+"""3x3 and 5x5 convolutions by Winograd's minimal filtering."""

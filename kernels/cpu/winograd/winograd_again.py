@@ -19,10 +19,10 @@ from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import ROWS
 from .pixel_vectors import write_box
 from .winograd_program import LAYOUT, PATCH, read_window
-from .winograd_transforms import POINTS, SIDE, WINDOW
+from .winograd_transforms import POINTS
 
 #: One tile in so many, at most: a tile costs about ten times what it does by way of transforms.
-#: A single pixel is read by no more than four.
+#: A single pixel is read by no more than four, or nine of a 5x5 window.
 SHARE = 4
 
 
@@ -45,6 +45,7 @@ def convolve(v, broken, u, w, work, marked, places, taps, p):
     """The marked tiles of v = w over u; broken[0] is 1 if weights that they need are not finite."""
     vectors = (p.rows + p.lanes - 1) // p.lanes
     tiles = p.planes * p.high * p.wide
+    side, outputs = p.side, p.side * p.side
     for slot in prange(p.slots):
         at = p.slots_at + slot * p.slot
         patch = at + taps.size * p.lanes
@@ -63,22 +64,22 @@ def convolve(v, broken, u, w, work, marked, places, taps, p):
                         broken[0] = 1
                         break
                 plane, y = marked[i] % tiles // (p.high * p.wide), marked[i] // p.wide % p.high
-                h, x = SIDE * y, SIDE * (marked[i] % p.wide)
+                h, x = side * y, side * (marked[i] % p.wide)
                 _read(work, patch, u, plane, g, h - p.lead_h, x - p.lead_w, p)
-                for first in range(0, SIDE * SIDE, ROWS):
-                    pixel_tile(work.dtype.type(0), min(ROWS, SIDE * SIDE - first), 1,
+                for first in range(0, outputs, ROWS):
+                    pixel_tile(work.dtype.type(0), min(ROWS, outputs - first), 1,
                                address(work, patch), address(places, first), address(taps, 0),
                                taps.size, address(work, at), p.lanes,
                                address(work, result + first * p.lanes), p.lanes,
                                address(work, bias), 0)  # fmt: skip
-                write_box(v, plane, p.depth, g * p.rows + k0, count, h, min(SIDE, v.shape[3] - h),
-                          x, min(SIDE, v.shape[4] - x), work, result, SIDE * p.lanes, p.lanes)
+                write_box(v, plane, p.depth, g * p.rows + k0, count, h, min(side, v.shape[3] - h),
+                          x, min(side, v.shape[4] - x), work, result, side * p.lanes, p.lanes)
 
 
 @helper
 def _pack(work, to, w, g, k0, rows, p):
     """The filters of one vector of target channels: [channel][tap][lanes]."""
-    each = WINDOW * WINDOW * p.lanes
+    each = p.window * p.window * p.lanes
     if rows < p.lanes:
         fill_row(work, to, work.dtype.type(0), p.channels * each)
     for c in range(p.channels):

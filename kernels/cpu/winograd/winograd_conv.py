@@ -1,8 +1,8 @@
-"""The forward convolution and dx of 3 x 3 windows at stride 1 by Winograd's minimal filtering.
+"""The forward convolution and dx at stride 1 by Winograd's minimal filtering.
 
-A tile of 4 x 4 outputs takes 36 products a channel instead of 144 (winograd_transforms.py has the
-algebra).  A thread transforms a block of tiles, a vector of channels at a time, and then, for one
-panel of target channels after the other,
+A tile takes 36 products a channel: for 4 x 4 outputs of a 3 x 3 window instead of 144, for 2 x 2 of
+a 5 x 5 window instead of 100 (winograd_transforms.py has the algebra).  A thread transforms a block
+of tiles, a vector of channels at a time, and then, for one panel of target channels after another,
 
 1. has the weights transformed:                            U [point][channel][columns]
 2. multiplies, a matrix product for each point:            M [point][tile][columns]
@@ -33,8 +33,6 @@ from .winograd_program import LAYOUT, block_of, part, read_window
 from .winograd_transforms import (
     POINTS,
     PRODUCTS,
-    SIDE,
-    WINDOW,
     transform_outputs,
     transform_signal,
     transform_window,
@@ -45,7 +43,7 @@ CHUNK = 256
 
 
 def run(v, u, w, bias, plan, workspace) -> bool:
-    """v = u convolved with w (G, rows, channels, 1, 3, 3) + bias.
+    """v = u convolved with w (G, rows, channels, 1, R, R) + bias.
 
     An infinity in what a tile reads reaches all of its outputs here: tiles that are not finite are
     computed again.  False, and v is to be computed otherwise, if they are many.
@@ -65,7 +63,7 @@ def run(v, u, w, bias, plan, workspace) -> bool:
 
 @kernel(lambda F: (out(F, 1), array(F, 6), types.boolean, LAYOUT))
 def pack(work, w, flip, p):
-    """w (G, rows, channels, 1, 3, 3) -> U [G][panel][point][channel][columns]."""
+    """w (G, rows, channels, 1, R, R) -> U [G][panel][point][channel][columns]."""
     tasks = p.groups * p.panels * p.channels
     for slot in prange(p.slots):
         scratch = p.slots_at + slot * p.slot
@@ -78,7 +76,7 @@ def pack(work, w, flip, p):
 @helper
 def _weights(work, scratch, to, w, flip, g, panel, c, p):
     """U of one channel and one panel."""
-    taps, row, column = WINDOW * WINDOW, WINDOW * p.lanes, p.lanes
+    taps, row, column = p.window * p.window, p.window * p.lanes, p.lanes
     first = scratch
     if flip:
         first, row, column = scratch + (taps - 1) * p.lanes, -row, -column
@@ -90,7 +88,8 @@ def _weights(work, scratch, to, w, flip, g, panel, c, p):
         if count > 0:
             start = g * step(w, 0) + k0 * step(w, 1) + c * step(w, 2)
             read_window(work, scratch, w, start, count, p)
-        transform_window(work, first, row, column, to + k, POINTS * p.u_point, p.u_point, 0)
+        transform_window(work, first, row, column, to + k, POINTS * p.u_point, p.u_point, 0,
+                         p.window)  # fmt: skip
 
 
 @kernel(lambda F: (out(F, 5), array(F, 5), array(F, 6), out(F, 1), array(int64, 1),
@@ -122,15 +121,16 @@ def convolve(v, u, w, work, table, flip, p):
 def _signal(work, at, u, g, block, p):
     """V of a block."""
     first, images, h0, high, w0, wide = block
+    side, more = p.side, p.window - 1
     for c in range(0, p.channels, p.lanes):
         to = at + p.v_at + c // p.lanes * p.v_vector
         for i in range(images):
             read_box(work, at, p.strip, p.lanes, u, first + i, p.depth, g * p.channels + c,
-                     min(p.lanes, p.channels - c), SIDE * h0 - p.lead_h, SIDE * high + WINDOW - 1,
-                     SIDE * w0 - p.lead_w, SIDE * wide + WINDOW - 1)  # fmt: skip
+                     min(p.lanes, p.channels - c), side * h0 - p.lead_h, side * high + more,
+                     side * w0 - p.lead_w, side * wide + more)  # fmt: skip
             for y in range(high):
                 for x in range(wide):
-                    start = at + SIDE * (y * p.strip + x * p.lanes)
+                    start = at + side * (y * p.strip + x * p.lanes)
                     transform_signal(work, start, p.strip, p.lanes,
                                      to + ((i * high + y) * wide + x) * p.lanes,
                                      POINTS * p.v_point, p.v_point, 0)  # fmt: skip
@@ -156,8 +156,9 @@ def _multiply(work, at, table, weights, tiles, p):
 def _finish(v, work, at, g, k0, block, p):
     """One panel of a block of v from M; marks the tiles that are not finite."""
     first, images, h0, high, w0, wide = block
-    row = SIDE * wide * p.lanes
-    width = min(SIDE * wide, v.shape[4] - SIDE * w0)
+    side = p.side
+    row = side * wide * p.lanes
+    width = min(side * wide, v.shape[4] - side * w0)
     for k in range(0, min(p.columns, p.rows - k0), p.lanes):
         bias = p.bias_at + g * p.panels * p.columns + k0 + k
         for i in range(images):
@@ -165,21 +166,22 @@ def _finish(v, work, at, g, k0, block, p):
                 for x in range(wide):
                     m = at + p.m_at + ((i * high + y) * wide + x) * p.columns + k
                     transform_outputs(work, m, POINTS * p.m_point, p.m_point,
-                                      at + SIDE * x * p.lanes, row, p.lanes, bias)  # fmt: skip
-                h = SIDE * (h0 + y)
-                inside = min(SIDE, v.shape[3] - h)
+                                      at + side * x * p.lanes, row, p.lanes, bias,
+                                      p.window)  # fmt: skip
+                h = side * (h0 + y)
+                inside = min(side, v.shape[3] - h)
                 mark = ((g * p.planes + first + i) * p.high + h0 + y) * p.wide + w0
                 for r in range(inside):
                     if not finite_row(work, at + r * row, width * p.lanes):
                         _mark(work, mark, at + r * row, width, p)
                 write_box(v, first + i, p.depth, g * p.rows + k0 + k,
-                          min(p.lanes, p.rows - k0 - k), h, inside, SIDE * w0, width,
+                          min(p.lanes, p.rows - k0 - k), h, inside, side * w0, width,
                           work, at, row, p.lanes)  # fmt: skip
 
 
 @helper
 def _mark(work, mark, row, width, p):
     """Marks the tiles of a row of ``width`` pixels that are not finite."""
-    for x in range(0, width, SIDE):
-        if not finite_row(work, row + x * p.lanes, min(SIDE, width - x) * p.lanes):
-            store(work, mark + x // SIDE, work.dtype.type(1))
+    for x in range(0, width, p.side):
+        if not finite_row(work, row + x * p.lanes, min(p.side, width - x) * p.lanes):
+            store(work, mark + x // p.side, work.dtype.type(1))

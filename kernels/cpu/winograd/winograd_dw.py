@@ -1,9 +1,10 @@
-"""dw of 3 x 3 windows at stride 1 by Winograd's minimal filtering.
+"""dw at stride 1 by Winograd's minimal filtering.
 
     dw[k, c] = AT [ sum over tiles of (G dy GT) * (BT x B) ] A
 
-A tile of 4 x 4 gradients and the 6 x 6 pixels that they saw take 36 products instead of 144, and
-what transforms the products back is done once for all tiles.  Block by block the threads
+A tile of gradients and the 6 x 6 pixels that they saw take 36 products: 4 x 4 of a 3 x 3 window
+instead of 144, 2 x 2 of a 5 x 5 window instead of 100.  What transforms the products back is done
+once for all tiles.  Block by block the threads
 
 1. transform x, a vector of channels at a time:  V [point][channels / lanes][tile][lanes]
    and dy, a panel of output channels at a time: Y [point][panel][tile][columns]
@@ -32,8 +33,7 @@ from .winograd_program import block_of, cut, odd, part
 from .winograd_transforms import (
     POINTS,
     PRODUCTS,
-    SIDE,
-    WINDOW,
+    side_of,
     transform_dw,
     transform_gradients,
     transform_signal,
@@ -51,8 +51,6 @@ MOST_BYTES = 32 * 1024 * 1024
 #: order grows with its length.
 CHUNK = 128
 
-TAPS = WINDOW * WINDOW
-
 
 class Layout(NamedTuple):
     """What the compiled loops need to know.  Offsets and lengths count elements."""
@@ -60,6 +58,8 @@ class Layout(NamedTuple):
     planes: int  # images x their depth
     depth: int
     groups: int
+    window: int  # taps, each way
+    side: int  # gradients of a tile, each way
     channels: int  # of a group
     rows: int  # K of a group
     before_h: int
@@ -118,9 +118,11 @@ def _shared(p):
 
 def _build(g, dtype, threads, budget):
     lanes, columns, item = LANES[dtype], COLUMNS[dtype], ITEMSIZE[dtype]
+    window = g.window[2]
+    side = side_of(window)
     channels, rows = g.in_channels // g.groups, g.out_channels // g.groups
     planes = g.batch * g.size[0]
-    grid = tuple(-(-length // SIDE) for length in g.out[1:])
+    grid = tuple(-(-length // side) for length in g.out[1:])
     vectors, panels = -(-channels // lanes), -(-rows // columns)
     m_point = odd(channels * panels * columns // lanes, lanes)
     wanted = max(BLOCK_BYTES, TIMES_SUMS * PRODUCTS * m_point * item)
@@ -137,12 +139,12 @@ def _build(g, dtype, threads, budget):
     y_at = v_at + PRODUCTS * v_point
     m_at = y_at + PRODUCTS * y_point
     slots_at = m_at + PRODUCTS * m_point
-    slot = (SIDE * high + WINDOW - 1) * (SIDE * wide + WINDOW - 1) * lanes
+    slot = (side * high + window - 1) * (side * wide + window - 1) * lanes
     height = next(n for n in (8, 4, 2, 1) if n <= ROWS and lanes % n == 0)
-    slot = max(slot, TAPS * lanes, height * columns)
+    slot = max(slot, window * window * lanes, height * columns)
     made = Layout(
-        planes, g.size[0], g.groups, channels, rows, *g.before[1:], *grid, *pieces, lanes, columns,
-        vectors, panels, height, count * lanes, v_point, count * columns, y_point,
+        planes, g.size[0], g.groups, window, side, channels, rows, *g.before[1:], *grid, *pieces,
+        lanes, columns, vectors, panels, height, count * lanes, v_point, count * columns, y_point,
         panels * columns, m_point, threads, zeros_at, bias_at, v_at, y_at, m_at, slots_at, slot,
     )  # fmt: skip
     table = np.arange(CHUNK, dtype=np.int64) * columns
@@ -205,15 +207,16 @@ def reduce(dw, db, dy, x, work, table, p):
 def _signal(work, at, x, g, i, vector, block, p):
     """V of one plane of the block and one vector of channels."""
     first, _, h0, high, w0, wide = block
-    row = (SIDE * wide + WINDOW - 1) * p.lanes
+    side, more = p.side, p.window - 1
+    row = (side * wide + more) * p.lanes
     c = vector * p.lanes
     read_box(work, at, row, p.lanes, x, first + i, p.depth, g * p.channels + c,
-             min(p.lanes, p.channels - c), SIDE * h0 - p.before_h, SIDE * high + WINDOW - 1,
-             SIDE * w0 - p.before_w, SIDE * wide + WINDOW - 1)  # fmt: skip
+             min(p.lanes, p.channels - c), side * h0 - p.before_h, side * high + more,
+             side * w0 - p.before_w, side * wide + more)  # fmt: skip
     to = p.v_at + vector * p.v_vector + i * high * wide * p.lanes
     for y in range(high):
         for z in range(wide):
-            transform_signal(work, at + SIDE * (y * row + z * p.lanes), row, p.lanes,
+            transform_signal(work, at + side * (y * row + z * p.lanes), row, p.lanes,
                              to + (y * wide + z) * p.lanes, POINTS * p.v_point, p.v_point,
                              0)  # fmt: skip
 
@@ -222,24 +225,25 @@ def _signal(work, at, x, g, i, vector, block, p):
 def _gradients(work, at, biased, dy, g, i, vector, block, p):
     """Y of one plane of the block and one vector of output channels; zeros behind the last."""
     first, _, h0, high, w0, wide = block
-    row = SIDE * wide * p.lanes
+    side = p.side
+    row = side * wide * p.lanes
     k = vector * p.lanes
     rows = min(p.lanes, p.rows - k)
     if rows < p.lanes:
-        fill_row(work, at, work.dtype.type(0), SIDE * high * row)
+        fill_row(work, at, work.dtype.type(0), side * high * row)
     if rows > 0:
         read_box(work, at, row, p.lanes, dy, first + i, p.depth, g * p.rows + k, rows,
-                 SIDE * h0, SIDE * high, SIDE * w0, SIDE * wide)  # fmt: skip
+                 side * h0, side * high, side * w0, side * wide)  # fmt: skip
     to = (p.y_at + k // p.columns * p.y_panel + k % p.columns
           + i * high * wide * p.columns)  # fmt: skip
     bias = p.bias_at + (first + i) * p.panels * p.columns + k
     for y in range(high):
         if biased:
-            add_vectors(work, bias, at + SIDE * y * row, p.lanes, SIDE * SIDE * wide)
+            add_vectors(work, bias, at + side * y * row, p.lanes, side * side * wide)
         for z in range(wide):
-            transform_gradients(work, at + SIDE * (y * row + z * p.lanes), row, p.lanes,
+            transform_gradients(work, at + side * (y * row + z * p.lanes), row, p.lanes,
                                 to + (y * wide + z) * p.columns, POINTS * p.y_point, p.y_point,
-                                0)  # fmt: skip
+                                0, p.window)  # fmt: skip
 
 
 @helper
@@ -269,19 +273,19 @@ def _multiply(work, at, table, point, square, tiles, piece, p):
 @helper
 def _finish(dw, work, at, g, c, p):
     """The windows of one channel from M; whether all of them are finite."""
-    finite = True
-    contiguous = step(dw, 4) == 1 and step(dw, 3) == WINDOW
+    finite, window, taps = True, p.window, p.window * p.window
+    contiguous = step(dw, 4) == 1 and step(dw, 3) == window
     for k in range(0, p.rows, p.lanes):
         rows = min(p.lanes, p.rows - k)
         transform_dw(work, p.m_at + c * p.m_row + k, POINTS * p.m_point, p.m_point,
-                     at, WINDOW * p.lanes, p.lanes, 0)  # fmt: skip
-        finite = finite_row(work, at, TAPS * p.lanes) and finite
+                     at, window * p.lanes, p.lanes, 0, window)  # fmt: skip
+        finite = finite_row(work, at, taps * p.lanes) and finite
         to = (g * p.rows + k) * step(dw, 0) + c * step(dw, 1)
         if contiguous:
-            transpose(dw, to, step(dw, 0), work, at, p.lanes, TAPS, rows, p.lanes)
+            transpose(dw, to, step(dw, 0), work, at, p.lanes, taps, rows, p.lanes)
             continue
-        for tap in range(TAPS):
+        for tap in range(taps):
             for i in range(rows):
-                store(dw, to + i * step(dw, 0) + tap // WINDOW * step(dw, 3)
-                      + tap % WINDOW * step(dw, 4), load(work, at + tap * p.lanes + i))  # fmt: skip
+                store(dw, to + i * step(dw, 0) + tap // window * step(dw, 3)
+                      + tap % window * step(dw, 4), load(work, at + tap * p.lanes + i))  # fmt: skip
     return finite

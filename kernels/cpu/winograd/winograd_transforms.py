@@ -1,19 +1,22 @@
 """The transforms of Winograd's minimal filtering, for a vector of channels at a time.
 
-m outputs of a 3-tap filter take m + 2 multiplications instead of 3*m: they are coefficients of a
-product of polynomials, which is multiplied at m + 2 points.  In two dimensions
+m outputs of an r-tap filter take m + r - 1 multiplications instead of r*m: they are coefficients of
+a product of polynomials, which is multiplied at m + r - 1 points.  Here those are six, so that in
+two dimensions 36 multiplications make
 
-    y = AT [ (G w GT) * (BT x B) ] A            4 x 4 outputs: 36 multiplications instead of 144
+    y = AT [ (G w GT) * (BT x B) ] A            4 x 4 outputs of a 3 x 3 window instead of 144,
+                                                2 x 2 of a 5 x 5 window instead of 100
 
-and dw, which correlates the same signal with 4 x 4 gradients, is the same with the roles of the
-outer transforms exchanged.  (Winograd 1980, "Arithmetic complexity of computations"; Lavin & Gray
-2016, "Fast algorithms for convolutional neural networks", arXiv:1509.09308.)
+and dw, which correlates the same signal with the gradients of a tile, is the same with the roles of
+the outer transforms exchanged.  (Winograd 1980, "Arithmetic complexity of computations"; Lavin &
+Gray 2016, "Fast algorithms for convolutional neural networks", arXiv:1509.09308.)
 
 The points are 0, 5/8, -5/8, 3/2, -3/2 and infinity: exact in binary, and with half the error of
 the usual 0, 1, -1, 2, -2 (why it depends on them: Barabasz et al. 2020, "Error analysis and
 improving the accuracy of Winograd convolution for deep neural networks", arXiv:1803.10986).
 
-Every function takes a square of vectors, one channel a lane, so nothing is ever shuffled.
+Every function takes a square of vectors, one channel a lane, so nothing is ever shuffled.  BT only
+knows the points: it is the same for all windows.
 """
 
 from __future__ import annotations
@@ -25,15 +28,19 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..emitted.vectors import Emitter, const, element_pointer
+from ..emitted.vectors import Emitter, cases, const, element_pointer
 
-SIDE = 4  # outputs of a tile, each way
-WINDOW = 3
-POINTS = SIDE + WINDOW - 1
+WINDOWS = (3, 5)  # those there are transforms for
+POINTS = 6
 PRODUCTS = POINTS * POINTS
 
 #: the finite ones
 _POINTS = (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2))
+
+
+def side_of(window):
+    """Outputs of a tile, each way."""
+    return POINTS - window + 1
 
 
 def _others(point):
@@ -103,41 +110,58 @@ class _Transform(Emitter):
                 yield i, j, self.combine(row, [column[i] for column in columns])
 
 
-def _intrinsic(matrix, biased=False):
-    """The transform with ``matrix`` of a square of vectors into another; ``biased``: plus one."""
+def _transform(context, builder, kind, matrix, biased, arguments):
+    """Emits a transform by ``matrix``; ``arguments`` are those of the intrinsics below."""
+    work, start, row, column, to, to_row, to_column, bias = arguments
+    e = _Transform(builder, kind.dtype, matrix)
+    source, target, added = (
+        element_pointer(context, builder, kind, work, offset) for offset in (start, to, bias)
+    )
 
-    @intrinsic
-    def transform(typing, work, start, row, column, to, to_row, to_column, bias):
-        def generate(context, builder, signature, arguments):
-            work, start, row, column, to, to_row, to_column, bias = arguments
-            e = _Transform(builder, signature.args[0].dtype, matrix)
-            source, target, added = (
-                element_pointer(context, builder, signature.args[0], work, offset)
-                for offset in (start, to, bias)
-            )
+    def at(first, row, column, i, j):
+        offset = builder.add(builder.mul(row, const(i)), builder.mul(column, const(j)))
+        return e.at(first, offset)
 
-            def at(first, row, column, i, j):
-                offset = builder.add(builder.mul(row, const(i)), builder.mul(column, const(j)))
-                return e.at(first, offset)
-
-            results = e.emit(lambda i, j: builder.load(at(source, row, column, i, j), align=e.size))
-            vector = builder.load(e.at(added, const(0)), align=e.size) if biased else None
-            for i, j, value in results:
-                if biased:
-                    value = builder.fadd(value, vector)
-                builder.store(value, at(target, to_row, to_column, i, j), align=e.size)
-            return context.get_dummy_value()
-
-        return types.void(work, *[types.intp] * 7), generate
-
-    return transform
+    results = e.emit(lambda i, j: builder.load(at(source, row, column, i, j), align=e.size))
+    vector = builder.load(e.at(added, const(0)), align=e.size) if biased else None
+    for i, j, value in results:
+        if biased:
+            value = builder.fadd(value, vector)
+        builder.store(value, at(target, to_row, to_column, i, j), align=e.size)
 
 
 # Each takes (work, start, row, column, to, to_row, to_column, bias): the square's vector (i, j) is
 # read at start + i*row + j*column, the result's (i, j) written at to + i*to_row + j*to_column.
-transform_signal = _intrinsic(_signal())
-transform_window = _intrinsic(_filter(WINDOW))
-transform_outputs = _intrinsic(_inverse(SIDE), biased=True)
+@intrinsic
+def transform_signal(typing, work, start, row, column, to, to_row, to_column, bias):
+    def generate(context, builder, signature, arguments):
+        _transform(context, builder, signature.args[0], _signal(), False, arguments)
+        return context.get_dummy_value()
+
+    return types.void(work, *[types.intp] * 7), generate
+
+
+def _for_windows(matrix, biased=False):
+    """A switch over the window, behind the others' arguments, with matrix(window) in each case.
+
+    ``biased``: plus a vector.
+    """
+
+    @intrinsic
+    def emitted(typing, work, start, row, column, to, to_row, to_column, bias, window):
+        def generate(context, builder, signature, arguments):
+            *arguments, window = arguments
+            for case in cases(builder, window, WINDOWS):
+                _transform(context, builder, signature.args[0], matrix(case), biased, arguments)
+            return context.get_dummy_value()
+
+        return types.void(work, *[types.intp] * 8), generate
+
+    return emitted
+
+
+transform_window = _for_windows(_filter)
+transform_outputs = _for_windows(lambda window: _inverse(side_of(window)), biased=True)
 #: of dw: the gradients are the filter, and the window is what comes out
-transform_gradients = _intrinsic(_filter(SIDE))
-transform_dw = _intrinsic(_inverse(WINDOW))
+transform_gradients = _for_windows(lambda window: _filter(side_of(window)))
+transform_dw = _for_windows(_inverse)
