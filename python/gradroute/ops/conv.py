@@ -91,8 +91,8 @@ def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1,
     Notes
     -----
     Implicit im2col (the column matrix is never made): Chetlur et al. 2014, arXiv:1410.0759.
-    3x3 and 5x5 windows may use Winograd's method under ``config.precision = "standard"``: Lavin & Gray
-    2016, arXiv:1509.09308.  ``gr.plan("conv", x, w)`` names the algorithm.
+    3x3 and 5x5 windows may use Winograd's method under ``config.precision = "standard"``: Lavin &
+    Gray 2016, arXiv:1509.09308.  ``gr.plan("conv", x, w)`` names the algorithm.
 
     Examples
     --------
