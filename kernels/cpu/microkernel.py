@@ -25,7 +25,7 @@ from __future__ import annotations
 from numba import types
 from numba.extending import intrinsic
 
-from .emitted.vectors import LANES, VECTOR_BYTES, Emitter, const, element_pointer
+from .emitted.vectors import LANES, VECTOR_BYTES, Emitter, cases, const, element_pointer
 from .jit import helper
 
 ROWS = {64: 14, 32: 6, 16: 12}[VECTOR_BYTES]
@@ -135,16 +135,9 @@ def _tile_intrinsic(table_of_a):
                 for at, offset in ((1, wo), (4, fo), (6, to), (9, co), (12, so))
             )
             resumed = builder.icmp_signed("!=", resume, const(0))
-            end = builder.append_basic_block("tiles.end")
-            switch = builder.switch(rows, end)
-            for count in range(1, ROWS + 1):
-                block = builder.append_basic_block(f"tile.{count}")
-                switch.add_case(const(count), block)
-                builder.position_at_end(block)
+            for count in cases(builder, rows, range(1, ROWS + 1)):
                 emitter = Tile(builder, signature.args[9].dtype, count, table_of_a)
                 emitter.emit(pw, walked_step, pf, pt, depth, pc, ldc, ps, resumed)
-                builder.branch(end)
-            builder.position_at_end(end)
             return context.get_dummy_value()
 
         return signature, generate

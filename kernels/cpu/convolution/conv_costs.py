@@ -67,7 +67,7 @@ def cost(plan, g, dtype) -> float | None:
         rows = 0 if plan.program.whole else math.prod((g.batch, g.in_channels, g.taps, g.out_plane))
         rows //= g.window[2] * g.out[2]
         copied = math.prod(g.x_shape) * COPIED + rows * TURNED_ROW
-        return g.multiply_adds * _rate(plan.blocking["product"], dw) + copied
+        return direct_sums(g, plan.blocking["product"], dw) + copied
     if plan.algorithm == "inside_taps":
         return _inside(plan.program, dtype)
     if plan.algorithm == "pixel_major":
@@ -124,7 +124,7 @@ def by_columns(g, product, dtype, dw) -> float:
     """By way of window_columns.py, whose products are as ``product``, the plan of the first."""
     columns, outputs = g.in_channels // g.groups * g.taps, math.prod(g.y_shape)
     copied = math.prod((g.batch, g.in_channels, g.taps, g.out_plane)) * PLACED
-    multiplied, read = g.multiply_adds * _rate(product.algorithm, dw), READ
+    multiplied, read = direct_sums(g, product.algorithm, dw), READ
     few = FEW * columns * g.groups <= g.out_channels
     if dw and few and outputs * ITEMSIZE["float32"] > L2_BYTES:
         read = STREAMED
@@ -133,9 +133,9 @@ def by_columns(g, product, dtype, dw) -> float:
     return copied + multiplied + weights + outputs * read + g.groups * CALL
 
 
-def _rate(product, dw):
-    """Of a multiply-add of a product by an algorithm of this name."""
-    return (TILES if product == "amx" else VECTORS)[dw]
+def direct_sums(g, product, dw) -> float:
+    """Of nothing but the multiply-adds, as products by an algorithm of this name."""
+    return g.multiply_adds * (TILES if product == "amx" else VECTORS)[dw]
 
 
 def _inside(program, dtype) -> float:
@@ -219,11 +219,6 @@ def _winograd_of_phases(g, operation):
     transformed = tiles * (channels + rows) + weights
     multiplied = tiles * channels * rows * OF_PHASES
     return winograd_program.PRODUCTS * g.groups * (multiplied + transformed * TRANSFORMED)
-
-
-def direct_sums(g, operation, tiles) -> float:
-    """Of nothing but the multiply-adds, by ``tiles`` or by vectors."""
-    return g.multiply_adds * (TILES if tiles else VECTORS)[operation == "conv_dw"]
 
 
 def by_phases(built, one, dtype) -> float | None:

@@ -162,7 +162,8 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
     if not winograd_program.serves(g) or g.multiply_adds < WINOGRAD_ABOVE:
         return False
     if g.window[2] > 3:  # a tile has fewer outputs to share its transforms among
-        direct = conv_costs.direct_sums(g, operation, _amx_serves(operation, g, dtype, settings))
+        product = "amx" if _amx_serves(operation, g, dtype, settings) else "implicit_gemm"
+        direct = conv_costs.direct_sums(g, product, operation == "conv_dw")
         return conv_costs.winograd(g, operation, dtype) < direct
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")

@@ -86,7 +86,6 @@ def build(g, dtype, sums, plan) -> Program | None:
     cuts = pieces_of(g.batch, images)
     if cuts is None:
         return None
-    images = cuts[0][1]
     plans = {count: plan(seen(g, count)) for count in {end - n for n, end in cuts}}
     at = -(-max(one.workspace_bytes for one in plans.values()) // 64) * 64
     copies = 2 if sums and len(cuts) > 1 else 1

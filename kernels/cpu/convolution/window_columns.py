@@ -92,15 +92,19 @@ def column_bytes(g, dtype) -> int:
     return g.in_channels // g.groups * g.taps * g.out_plane * ITEMSIZE[dtype]
 
 
+def _most_images(g, dtype):
+    """Whose columns are made at a time."""
+    return max(1, MOST_BYTES // column_bytes(g, dtype))
+
+
 def pieces(g, dtype):
     """(first, end) of the images whose columns are made at a time; None if they are too many."""
-    return pieces_of(g.batch, max(1, MOST_BYTES // column_bytes(g, dtype)))
+    return pieces_of(g.batch, _most_images(g, dtype))
 
 
 def first_product(g, dtype, operation, plan):
     """The plan of the product of the first images; ``plan`` makes one from its MatmulGeometry."""
-    images = min(g.batch, max(1, MOST_BYTES // column_bytes(g, dtype)))
-    return _products(g, operation, images, plan)[0]
+    return _products(g, operation, min(g.batch, _most_images(g, dtype)), plan)[0]
 
 
 def build(g, dtype, operation, plan) -> Program:

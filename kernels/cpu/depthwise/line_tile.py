@@ -23,7 +23,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..emitted.vectors import REGISTERS, const, element_pointer
+from ..emitted.vectors import REGISTERS, cases, const, element_pointer
 from .strips import INT, PlaneEmitter
 
 #: Targets of a line: these sums, the weights of its taps and a source fill the registers.
@@ -258,19 +258,6 @@ class ColumnTile(_Line):
         self.masked_store(value, self.at(place, upper), high)
 
 
-def _switch(builder, taps, emit):
-    """emit(count) for the number of taps that are unrolled."""
-    end = builder.append_basic_block("taps.end")
-    switch = builder.switch(taps, end)
-    for count in UNROLLED:
-        block = builder.append_basic_block(f"taps.{count}")
-        switch.add_case(const(count), block)
-        builder.position_at_end(block)
-        emit(count)
-        builder.branch(end)
-    builder.position_at_end(end)
-
-
 @intrinsic
 def row_tile(typing, down, taps, x, xo, w, wo, y, yo, numbers):
     """LINE targets of a row, ``down`` (a constant) source pixels apart.
@@ -288,8 +275,8 @@ def row_tile(typing, down, taps, x, xo, w, wo, y, yo, numbers):
         places = [element_pointer(context, builder, signature.args[2 + at], *rest[at : at + 2])
                   for at in (0, 2, 4)]  # fmt: skip
         numbers = cgutils.unpack_tuple(builder, numbers)
-        _switch(builder, taps, lambda count: RowTile(
-            builder, y.dtype, down.literal_value, count, numbers).emit(*places))  # fmt: skip
+        for count in cases(builder, taps, UNROLLED):
+            RowTile(builder, y.dtype, down.literal_value, count, numbers).emit(*places)
         return context.get_dummy_value()
 
     numbers = types.UniTuple(types.int64, len(FIELDS + ROW_FIELDS))
@@ -313,9 +300,10 @@ def column_tile(typing, down, halves, taps, x, xo, w, wo, y, yo, start, numbers)
         places = [element_pointer(context, builder, signature.args[3 + at], *rest[at : at + 2])
                   for at in (0, 2, 4)]  # fmt: skip
         numbers = cgutils.unpack_tuple(builder, numbers)
-        _switch(builder, taps, lambda count: ColumnTile(
-            builder, y.dtype, down.literal_value, halves.literal_value, count, numbers
-        ).emit(*places, start))  # fmt: skip
+        for count in cases(builder, taps, UNROLLED):
+            tile = ColumnTile(builder, y.dtype, down.literal_value, halves.literal_value, count,
+                              numbers)  # fmt: skip
+            tile.emit(*places, start)
         return context.get_dummy_value()
 
     numbers = types.UniTuple(types.int64, len(FIELDS + COLUMN_FIELDS))

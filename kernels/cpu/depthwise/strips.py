@@ -25,7 +25,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..emitted.vectors import VECTOR_BYTES, Emitter, const, element_pointer
+from ..emitted.vectors import VECTOR_BYTES, Emitter, cases, const, element_pointer
 
 #: Rows and columns of a piece of a window: this many, or 1.  Four pieces compile in seconds.
 PIECE = 3
@@ -312,16 +312,10 @@ class _Plane(PlaneEmitter):
 
 def switch(builder, rows, columns, emit):
     """emit(rows, columns) for each kind of piece, chosen at run time."""
-    end = builder.append_basic_block("pieces.end")
     piece = builder.add(builder.mul(rows, const(WHOLE + 1)), columns)
-    cases = builder.switch(piece, end)
-    for r, s in (*itertools.product((1, PIECE), repeat=2), (WHOLE, WHOLE)):
-        block = builder.append_basic_block(f"piece.{r}x{s}")
-        cases.add_case(const(r * (WHOLE + 1) + s), block)
-        builder.position_at_end(block)
-        emit(r, s)
-        builder.branch(end)
-    builder.position_at_end(end)
+    kinds = (*itertools.product((1, PIECE), repeat=2), (WHOLE, WHOLE))
+    for case in cases(builder, piece, [r * (WHOLE + 1) + s for r, s in kinds]):
+        emit(*divmod(case, WHOLE + 1))
 
 
 @intrinsic

@@ -23,7 +23,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..jit import helper
-from .vectors import REGISTERS, Emitter, const, element_pointer
+from .vectors import REGISTERS, Emitter, cases, const, element_pointer
 
 HEIGHT, WIDTH = (8, 3) if REGISTERS == 32 else (4, 2)
 
@@ -100,17 +100,12 @@ def _inner_tile(typing, high, wide, a, ao, a_row, a_image, b, bo, b_row, b_image
         high, wide, _, ao, a_row, a_image, _, bo, b_row, b_image, images, count, _, co = arguments
         pa, pb, pc = (element_pointer(context, builder, signature.args[at], arguments[at], offset)
                       for at, offset in ((2, ao), (6, bo), (12, co)))  # fmt: skip
-        end = builder.append_basic_block("inner.end")
-        switch = builder.switch(builder.add(builder.mul(high, const(WIDTH + 1)), wide), end)
-        for rows in range(1, HEIGHT + 1):
-            for columns in range(1, WIDTH + 1):
-                block = builder.append_basic_block(f"inner.{rows}x{columns}")
-                switch.add_case(const(rows * (WIDTH + 1) + columns), block)
-                builder.position_at_end(block)
-                emitter = _Inner(builder, signature.args[12].dtype, rows, columns)
-                emitter.emit(pa, a_row, a_image, pb, b_row, b_image, images, count, pc)
-                builder.branch(end)
-        builder.position_at_end(end)
+        size = builder.add(builder.mul(high, const(WIDTH + 1)), wide)
+        sizes = [rows * (WIDTH + 1) + columns for rows in range(1, HEIGHT + 1)
+                 for columns in range(1, WIDTH + 1)]  # fmt: skip
+        for case in cases(builder, size, sizes):
+            emitter = _Inner(builder, signature.args[12].dtype, *divmod(case, WIDTH + 1))
+            emitter.emit(pa, a_row, a_image, pb, b_row, b_image, images, count, pc)
         return context.get_dummy_value()
 
     i = types.intp

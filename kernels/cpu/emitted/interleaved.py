@@ -9,7 +9,7 @@ from __future__ import annotations
 from numba import types
 from numba.extending import intrinsic
 
-from .vectors import Emitter, const, element_pointer
+from .vectors import Emitter, cases, const, element_pointer
 
 #: Numbers of rows, ``turns`` below, that there is code for; with others nothing is done.
 ROWS_IN_TURN = (2, 4, 8)
@@ -75,16 +75,9 @@ class _Turns(Emitter):
 
 def _switch(builder, dtype, turns, row, rows, apart, count, method):
     """One emitted loop for each number of rows."""
-    end = builder.append_basic_block("turns.end")
-    switch = builder.switch(turns, end)
-    for number in ROWS_IN_TURN:
-        block = builder.append_basic_block(f"turns.{number}")
-        switch.add_case(const(number), block)
-        builder.position_at_end(block)
+    for number in cases(builder, turns, ROWS_IN_TURN):
         emitter = _Turns(builder, dtype, number, row, rows, apart, count)
         emitter.emit(getattr(emitter, method))
-        builder.branch(end)
-    builder.position_at_end(end)
 
 
 @intrinsic

@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from ..jit import helper
 from ..microkernel import ROWS, VECTORS
-from .vectors import VECTOR_BYTES, Emitter, const
+from .vectors import VECTOR_BYTES, Emitter, cases, const
 
 #: Rows of a tile of one vector that lie side by side: as many sums as in the largest of the others.
 TALL = ROWS * VECTORS
@@ -103,18 +103,13 @@ def _tile(in_run):
             pa, pb, pc, ps = (builder.inttoptr(at, zero.type.as_pointer())
                               for at in (a, b, c, start))  # fmt: skip
             pp, pt = (builder.inttoptr(at, const(0).type.as_pointer()) for at in (places, steps))
-            end = builder.append_basic_block("pixels.end")
-            case = builder.add(builder.mul(vectors, const(TALL + 1)), rows)
-            switch = builder.switch(case, end)
-            for wide in range(1, VECTORS + 1):
-                for high in range(1, (TALL // wide if in_run else ROWS) + 1):
-                    block = builder.append_basic_block(f"pixels.{high}x{wide}")
-                    switch.add_case(const(wide * (TALL + 1) + high), block)
-                    builder.position_at_end(block)
-                    emitter = _PixelTile(builder, signature.args[0], high, wide, in_run)
-                    emitter.emit(pa, pp, pt, depth, pb, b_step, pc, ldc, ps, start_step)
-                    builder.branch(end)
-            builder.position_at_end(end)
+            size = builder.add(builder.mul(vectors, const(TALL + 1)), rows)
+            sizes = [wide * (TALL + 1) + high for wide in range(1, VECTORS + 1)
+                     for high in range(1, (TALL // wide if in_run else ROWS) + 1)]  # fmt: skip
+            for case in cases(builder, size, sizes):
+                wide, high = divmod(case, TALL + 1)
+                emitter = _PixelTile(builder, signature.args[0], high, wide, in_run)
+                emitter.emit(pa, pp, pt, depth, pb, b_step, pc, ldc, ps, start_step)
             return context.get_dummy_value()
 
         return types.void(zero, *[types.intp] * 12), generate

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from ..jit import helper
 from ..microkernel import ROWS, Tile
-from .vectors import const, element_pointer
+from .vectors import cases, const, element_pointer
 
 
 class _Apart(Tile):
@@ -52,16 +52,9 @@ def _tile_apart(typing, rows, a, ao, a_step, b, bo, b_gap, table, to, depth, c, 
         )
         counts = cgutils.unpack_tuple(builder, counts)
         resumed = builder.icmp_signed("!=", resume, const(0))
-        end = builder.append_basic_block("tiles.end")
-        switch = builder.switch(rows, end)
-        for count in range(1, ROWS + 1):
-            block = builder.append_basic_block(f"tile.{count}")
-            switch.add_case(const(count), block)
-            builder.position_at_end(block)
+        for count in cases(builder, rows, range(1, ROWS + 1)):
             emitter = _Apart(builder, signature.args[10].dtype, count, b_gap, c_gap, counts)
             emitter.emit(pa, a_step, pb, pt, depth, pc, ldc, ps, resumed)
-            builder.branch(end)
-        builder.position_at_end(end)
         return context.get_dummy_value()
 
     return signature, generate

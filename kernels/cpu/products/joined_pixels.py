@@ -11,7 +11,7 @@ from numba import int64, types
 from ..emitted.memory import step
 from ..emitted.padded_rows import pad_row, take_even
 from ..emitted.strided_tile import address, copy_strips
-from ..emitted.vectors import copy_row, fill_row
+from ..emitted.vectors import LINE, copy_row, fill_row
 from ..jit import helper
 
 PLACES = types.UniTuple(int64, 5)
@@ -86,11 +86,23 @@ def asked(x, ahead, lines, p):
     return address(x, begin), p.hop, run, place, jump
 
 
+def strips_elements(depth, columns, chunk, width, item):
+    """Of packed strips, a cache line apart, so that L1 can hold a term of all of them."""
+    return depth * columns + -(-depth // chunk) * (columns // width) * (LINE // item)
+
+
 @helper
 def strip_at(base, k, terms, strip, strips, p):
     """Where the terms from ``k`` on of a strip are packed, ``terms`` of them being a chunk."""
     return (base + p.b_at + (k * strips + strip * terms) * p.width
-            + (k // p.chunk * strips + strip) * p.gap)  # fmt: skip
+            + (k // p.chunk * strips + strip) * (LINE // p.item))  # fmt: skip
+
+
+@helper
+def _begin(places, pixels, j):
+    """(image, plane, row, pixel of the row) of column j."""
+    row = j % pixels // places[0]
+    return j // pixels, row // places[1], row % places[1], j % pixels % places[0]
 
 
 @helper
@@ -98,16 +110,14 @@ def pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p):
     """Terms of a block of columns: chunk after chunk, and in it strip after strip."""
     strips = (columns + p.width - 1) // p.width
     row, padded = base + p.row_at, strips * p.width
-    n, pixel = j0 // pixels, j0 % pixels
-    start = _place(x, places, n, pixel)
-    line, rows = pixel // places[0], places[1]
-    begin = n, line // rows, line % rows, pixel % places[0]
-    one_row = side_by_side(places, pixels) and pixel + columns <= pixels
+    start, begin = _place(x, places, j0 // pixels, j0 % pixels), _begin(places, pixels, j0)
+    one_row = side_by_side(places, pixels) and j0 % pixels + columns <= pixels
     whole = columns // p.width
     fill_row(work, row + columns, work.dtype.type(0), padded - columns)
     for k in range(0, depth, p.chunk):
         count = min(p.chunk, depth - k)
-        to, apart = strip_at(base, k, count, 0, strips, p), count * p.width + p.gap
+        to = strip_at(base, k, count, 0, strips, p)
+        apart = strip_at(base, k, count, 1, strips, p) - to
         for term in range(count):
             channel, at = (first + k + term) * step(x, 1), to + term * p.width
             if one_row:
@@ -125,9 +135,7 @@ def pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p):
 def pack_strip(work, base, x, places, pixels, first, depth, j0, strip, columns, p):
     """What `pack_pixels` writes of one strip of a block."""
     strips, count = (columns + p.width - 1) // p.width, min(p.width, columns - strip * p.width)
-    n, pixel = (j0 + strip * p.width) // pixels, (j0 + strip * p.width) % pixels
-    line, rows = pixel // places[0], places[1]
-    begin = n, line // rows, line % rows, pixel % places[0]
+    begin = _begin(places, pixels, j0 + strip * p.width)
     for k in range(0, depth, p.chunk):
         terms = min(p.chunk, depth - k)
         to = strip_at(base, k, terms, strip, strips, p)

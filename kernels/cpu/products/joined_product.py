@@ -27,7 +27,7 @@ from ..emitted.strided_tile import address, strided_tile
 from ..emitted.vectors import ITEMSIZE, LANES, LINE, fill_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .joined_pixels import PLACES, columns_of, pack_pixels, strip_at, write
+from .joined_pixels import PLACES, columns_of, pack_pixels, strip_at, strips_elements, write
 from .joined_strips import shared_block
 from .matrix_product import asks_for_a, pack_panel, panel_of_a
 from .product_blocks import BLOCK_BYTES, CHUNK, PIECE, SHORT_CHUNK, SLOTS_BYTES
@@ -68,7 +68,6 @@ class Layout(NamedTuple):
     slot: int
     row_at: int
     b_at: int
-    gap: int  # between strips
     c_at: int
     packed_at: int  # a, chunk by chunk and in it panel by panel; or 0: each block packs it
     bits: int  # log2 of the steps of a run of lines that tiles ask for
@@ -132,10 +131,10 @@ def build(batch, rows, terms, pixels, stride, line, turned, dtype, threads) -> P
     share, panel = _panels(rows, splits)
     row_at = -(-panel * chunk // lanes) * lanes
     b_at = row_at + columns
-    gap, c_at = _gap(depth, columns, chunk, width, item, b_at)
+    c_at = b_at + strips_elements(depth, columns, chunk, width, item)
     slot = c_at + (share if pieces > 1 else panel) * columns
     layout = Layout(share, columns, 0, count, -(-rows // share), panel, width, lanes, item, chunk,
-                    depth, threads, slot, row_at, b_at, gap, c_at, 0, 0, 0)  # fmt: skip
+                    depth, threads, slot, row_at, b_at, c_at, 0, 0, 0)  # fmt: skip
     return Program(layout, stride, threads * slot)
 
 
@@ -157,18 +156,12 @@ def _shared(batch, rows, terms, pixels, stride, line, dtype, threads):
     while repeated < 2 and runs_of_lines << (bits + repeated + 1) <= steps:
         repeated += 1  # each line is asked for 2 or 4 times, so that all take as long as the tiles
     b_at = columns
-    gap, c_at = _gap(depth, columns, chunk, width, item, b_at)
+    c_at = b_at + strips_elements(depth, columns, chunk, width, item)
     slot = c_at + (0 if pieces else (share if depth < terms else panel) * columns)
     layout = Layout(share, columns, pieces, runs, -(-rows // share), panel, width, lanes, item,
-                    chunk, depth, threads, slot, 0, b_at, gap, c_at, threads * slot,
+                    chunk, depth, threads, slot, 0, b_at, c_at, threads * slot,
                     bits + repeated, LINE // item >> repeated)  # fmt: skip
     return Program(layout, stride, threads * slot + rows * terms)
-
-
-def _gap(depth, columns, chunk, width, item, b_at):
-    """(elements between strips, where these end), so that L1 can hold a term of all of them."""
-    gap = LINE // item
-    return gap, b_at + depth * columns + -(-depth // chunk) * (columns // width) * gap
 
 
 def _splits(runs, threads):

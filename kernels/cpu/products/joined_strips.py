@@ -43,8 +43,9 @@ def shared_block(y, x, a, bias, work, places, base, run, split, fresh, following
         if packs:
             _pack(work, base, x, places, pixels, first, depth, block, p)
         lines, more = 0, min(p.depth, L - first - depth)
-        ahead = ahead_of(x, places, pixels, first + depth, more, *block, p)
-        if first + depth == L:
+        if more:
+            ahead = ahead_of(x, places, pixels, first + depth, more, *block, p)
+        else:
             ahead = ahead_of(x, places, pixels, 0, p.depth if following != run else 0, *behind, p)
         for i in range(i0, end, p.panel):
             rows = i, min(p.panel, end - i)
