@@ -4,8 +4,8 @@ A tile takes 36 products a channel: for 4 x 4 outputs of a 3 x 3 window instead 
 a 5 x 5 window instead of 100 (winograd_transforms.py has the algebra).  A thread transforms a block
 of tiles, a vector of channels at a time, and then, for one panel of target channels after another,
 
-1. has the weights transformed, of some channels at a time: U [point][channel][columns]
-2. multiplies these, a matrix product for each point:       M [point][tile][columns]
+1. has the weights transformed:                            U [point][channel][columns]
+2. multiplies, a matrix product for each point:            M [point][tile][columns]
 3. transforms back, a vector of target channels at a time, and writes the rows.
 
 The transformed tiles V [point][channels / lanes][tile][lanes] are what the register tile
@@ -38,6 +38,9 @@ from .winograd_transforms import (
     transform_signal,
     transform_window,
 )
+
+#: CHUNK steps of a panel of U stay in L1.
+CHUNK = 256
 
 
 def run(v, u, w, bias, plan, workspace) -> bool:
@@ -105,14 +108,13 @@ def convolve(v, u, w, work, table, flip, p):
             block = block_of(rest, p)
             _signal(work, at, u, g, block, p)
             for panel in range(*part(split, p.splits, p.panels)):
-                for c in range(0, p.channels, p.chunk):
-                    count = min(p.chunk, p.channels - c)
-                    weights = p.u_at + (g * p.panels + panel) * PRODUCTS * p.u_point + c * p.columns
-                    if not p.kept:
-                        weights = at + p.own_u_at
-                        for i in range(count):
-                            _weights(work, at, weights + i * p.columns, w, flip, g, panel, c + i, p)
-                    _multiply(work, at, table, weights, c, count, block[1] * block[3] * block[5], p)
+                weights = at + p.own_u_at
+                if p.kept:
+                    weights = p.u_at + (g * p.panels + panel) * PRODUCTS * p.u_point
+                else:
+                    for c in range(p.channels):
+                        _weights(work, at, weights + c * p.columns, w, flip, g, panel, c, p)
+                _multiply(work, at, table, weights, block[1] * block[3] * block[5], p)
                 _finish(v, work, at, g, panel * p.columns, block, p)
 
 
@@ -136,20 +138,19 @@ def _signal(work, at, u, g, block, p):
 
 
 @helper
-def _multiply(work, at, table, weights, c, count, tiles, p):
-    """M = V * U, or plus it behind the first channels, for one panel and ``count`` channels from c.
-
-    ``weights`` are those of channel c.
-    """
+def _multiply(work, at, table, weights, tiles, p):
+    """M = V * U at every point, for one panel."""
     share = (tiles + ROWS - 1) // ROWS
     rows = (tiles + share - 1) // share
     for point in range(PRODUCTS):
         v, m = at + p.v_at + point * p.v_point, at + p.m_at + point * p.m_point
         u = weights + point * p.u_point
-        for t in range(0, tiles, rows):
-            tile_of_vectors(min(rows, tiles - t), work, v + t * p.lanes, table, c, work, u,
-                            p.columns, count, work, m + t * p.columns, p.columns, work, p.zeros_at,
-                            c)  # fmt: skip
+        for c in range(0, p.channels, CHUNK):
+            for t in range(0, tiles, rows):
+                tile_of_vectors(min(rows, tiles - t), work, v + t * p.lanes, table, c,
+                                work, u + c * p.columns, p.columns, min(CHUNK, p.channels - c),
+                                work, m + t * p.columns, p.columns, work, p.zeros_at,
+                                c)  # fmt: skip
 
 
 @helper

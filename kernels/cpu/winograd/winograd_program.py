@@ -26,9 +26,6 @@ KEPT_BYTES = 640 * 1024
 #: Where there are READ_ABOVE times more tiles than target channels it may be so much larger, and is
 #: read from further away: making it for every block costs more.
 READ_BYTES, READ_ABOVE = 4 * 1024 * 1024, 8
-#: Channels that are multiplied together: U of a panel and a point stays in L1; and where U is made
-#: for every block, that of all points in L2.
-CHUNK, OWN_CHUNK = 256, 128
 #: Multiply-adds that take as long as transforming one number.
 PRODUCTS_FOR_ONE = 45
 #: V of a block beside a U that is kept in L2, and beside one that is made for every block.
@@ -58,7 +55,6 @@ class Layout(NamedTuple):
     pieces_w: int
     lanes: int
     columns: int
-    chunk: int  # channels that are multiplied before the next ones' weights are
     panels: int  # of columns
     splits: int  # parts of the panels that are tasks of their own
     kept: int  # whether U is made beforehand
@@ -127,9 +123,6 @@ def build(g, flip, dtype, threads, budget) -> Program:
     panels, vectors = -(-rows // columns), -(-channels // lanes)
     u_point = odd(channels * columns // lanes, lanes)
     kept = _keeps(g.groups * panels * PRODUCTS * u_point * item, planes * math.prod(grid), rows)
-    chunk = min(channels, CHUNK if kept else OWN_CHUNK)
-    if not kept:
-        u_point = odd(chunk * columns // lanes, lanes)
     limit = min(BLOCK_BYTES if kept else LARGE_BLOCK_BYTES, budget * 3 // 4 // threads)
     limit = max(ROWS, limit // (item * PRODUCTS * vectors * lanes))
     shares = [1] if kept else [min(threads, panels), 1]
@@ -150,7 +143,7 @@ def build(g, flip, dtype, threads, budget) -> Program:
     slots_at = u_at + (g.groups * panels * PRODUCTS * u_point if kept else 0)
     made = Layout(
         planes, target[0], g.groups, window, side, channels, rows, *lead, *grid, *pieces,
-        lanes, columns, chunk, panels, splits, int(kept), strip, count * lanes, v_point, m_point,
+        lanes, columns, panels, splits, int(kept), strip, count * lanes, v_point, m_point,
         u_point, threads, marks, zeros_at, bias_at, u_at, slots_at, slot, v_at, m_at, own_u_at,
     )  # fmt: skip
     channel = np.arange(channels, dtype=np.int64)
