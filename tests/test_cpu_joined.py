@@ -1,4 +1,4 @@
-"""1 x 1 windows whose weights are packed once for blocks of pixels (joined_product.py)."""
+"""1 x 1 windows as one product with the pixels of all images (joined_product.py, joined_dw.py)."""
 
 import numpy as np
 import pytest
@@ -91,3 +91,67 @@ def test_a_limit_without_room_for_the_weights_goes_another_way():
     with gr.config(workspace_limit=100_000):
         assert gr.plan("conv", x, w).workspace_bytes <= 100_000
         _close(gr.conv(x, w, bias), y)
+
+
+#: of dw: how its sum is cut, too
+OF_DW = {
+    "small images": ((9, 520, 7, 7), 530, {}),
+    "many small images": ((300, 150, 3, 3), 140, {}),
+    "groups of small images": ((12, 300, 3, 5), 340, {"groups": 2}),
+    "stride 2, small images": ((80, 40, 13, 14), 90, {"stride": 2}),
+    "stride 2, parts of the sum": ((6, 130, 31, 54), 140, {"stride": 2}),
+    "strides apart": ((3, 50, 40, 61), 70, {"stride": (1, 3)}),
+    "a long sum": ((1, 30, 300, 301), 60, {"stride": 2}),
+    "a long sum of small images": ((90, 30, 13, 14), 600, {"stride": 2}),
+    "rows of dy that share cache sets": ((2, 70, 64, 64), 60, {"stride": 2}),
+    "volumes": ((3, 30, 5, 21, 16), 60, {"stride": (2, 1, 2)}),
+    "long rows": ((6, 60, 901), 30, {"stride": 2}),
+}
+
+
+def _dw(name, dtype):
+    x, w, bias, options = _given(OF_DW[name], dtype)
+    dy = np.random.default_rng(6).standard_normal(gr.conv(x, w, **options).shape).astype(dtype)
+    return dy, x, w, options
+
+
+def _gradients(dy, x, w, options, **more):
+    return gr.conv_backward(dy, x, w, need=("w", "b"), **options, **more)[1:]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", OF_DW)
+def test_dw_is_that_of_the_reference_whatever_the_threads(name, dtype):
+    dy, x, w, options = _dw(name, dtype)
+    with gr.config(precision="strict"):
+        assert gr.plan("conv_dw", x, w, **options).blocking["product"] == "joined"
+        found = _gradients(dy, x, w, options)
+        with gr.config(threads=1):
+            alone = _gradients(dy, x, w, options)
+    with gr.config(backend="reference"):
+        exact = _gradients(*(array.astype(float) for array in (dy, x, w)), options)
+    for one, same, right in zip(found, alone, exact):
+        np.testing.assert_array_equal(one, same)
+        most = 1e-6 if dtype == "float32" else 2e-15
+        assert np.linalg.norm(one - right) <= most * np.linalg.norm(right)
+
+
+@pytest.mark.parametrize("name", OF_DW)
+def test_the_bits_of_dw_do_not_depend_on_where_arrays_lie(name):
+    dy, x, w, options = _dw(name, "float32")
+    dw, db = _gradients(dy, x, w, options)
+    room = np.full((*w.shape[:-1], 3), np.nan, w.dtype)[..., ::3]
+    apart = [np.stack([one, one], axis=2)[:, :, 1] for one in (dy, x)]
+    for images, out in ((apart, None), ((dy, x), (None, room, None))):
+        for one, right in zip(_gradients(*images, w, options, out=out), (dw, db)):
+            np.testing.assert_array_equal(one, right)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("name", ["small images", "stride 2, parts of the sum"])
+def test_a_number_that_is_not_finite_reaches_the_weights_of_its_channel(name, value):
+    dy, x, w, options = _dw(name, "float32")
+    x[2, 19, 4, 2] = value
+    dw, _ = _gradients(dy, x, w, options)
+    assert not np.isfinite(dw[:, 19]).any()
+    assert np.isfinite(np.delete(dw, 19, axis=1)).all()

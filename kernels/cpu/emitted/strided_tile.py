@@ -223,24 +223,31 @@ def copy_strips(typing, target, to, apart, source, start, strips):
 @intrinsic
 def _strided(typing, zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
              stride):  # fmt: skip
-    """A switch over rows and vectors with one emitted tile per case; see `strided_tile`."""
+    """See `strided_tile`."""
+    return types.void(zero, *[types.intp] * 13), _each_size
 
-    def generate(context, builder, signature, arguments):
-        (zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
-         stride) = arguments  # fmt: skip
-        a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, ahead))
-        resumed = builder.icmp_signed("!=", resume, const(0))
-        lanes = VECTOR_BYTES // ITEMSIZE[signature.args[0].name]
-        wide = builder.zext(builder.icmp_signed(">", columns, const(lanes)), const(0).type)
-        number = builder.add(builder.mul(wide, const(ROWS)), rows)
-        for case in cases(builder, number, range(1, VECTORS * ROWS + 1)):
-            vectors, count = (case - 1) // ROWS + 1, (case - 1) % ROWS + 1
-            emitter = _StridedTile(builder, signature.args[0], count, vectors, columns)
-            emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed, ahead,
-                                 (stride,))  # fmt: skip
-        return context.get_dummy_value()
 
-    return types.void(zero, *[types.intp] * 13), generate
+@intrinsic
+def _runs_tile(typing, zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume,
+               ahead, stride, run, place, jump):  # fmt: skip
+    """See `runs_tile`."""
+    return types.void(zero, *[types.intp] * 16), _each_size
+
+
+def _each_size(context, builder, signature, arguments):
+    """A switch over rows and vectors with one emitted tile per case."""
+    (zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
+     *runs) = arguments  # fmt: skip
+    a, b, c, ahead = (builder.inttoptr(at, zero.type.as_pointer()) for at in (a, b, c, ahead))
+    resumed = builder.icmp_signed("!=", resume, const(0))
+    lanes = VECTOR_BYTES // ITEMSIZE[signature.args[0].name]
+    wide = builder.zext(builder.icmp_signed(">", columns, const(lanes)), const(0).type)
+    number = builder.add(builder.mul(wide, const(ROWS)), rows)
+    for case in cases(builder, number, range(1, VECTORS * ROWS + 1)):
+        vectors, count = (case - 1) // ROWS + 1, (case - 1) % ROWS + 1
+        emitter = _StridedTile(builder, signature.args[0], count, vectors, columns)
+        emitter.emit_strided(a, a_step, a_row, b, b_step, depth, c, ldc, resumed, ahead, runs)
+    return context.get_dummy_value()
 
 
 @intrinsic
@@ -277,12 +284,22 @@ def strided_tile(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc
 
 
 @helper
+def runs_tile(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
+              stride, run, place, jump):  # fmt: skip
+    """`strided_tile`, but what is fetched lies in runs of ``run`` (a power of two) times ``stride``.
+
+    Of the first ``place`` were fetched before; behind the last of a run it goes on ``jump``
+    elements further.  A step takes some more instructions: some 2% of a product.
+    """
+    _runs_tile(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
+               stride, run, place, jump)  # fmt: skip
+
+
+@helper
 def panel_tile(zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run, place,
                jump, packed):  # fmt: skip
-    """`strided_tile` of COLUMNS columns, and of an A whose rows lie side by side.
+    """`runs_tile` of COLUMNS columns, and of an A whose rows lie side by side.
 
-    What is fetched lies in runs of ``run`` (a power of two) times ``stride``, of which ``place``
-    were fetched before; behind the last of a run it goes on ``jump`` elements further.
     Unless the address ``packed`` is zero B is copied there, COLUMNS elements after COLUMNS.
     """
     _panel(zero, rows, a, a_step, b, b_step, depth, c, ldc, resume, ahead, stride, run, place, jump,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from numba import int64, types
 
+from ..convolution.implicit_gemm import in_one_row
 from ..emitted.memory import step
 from ..emitted.padded_rows import pad_row, take_even
 from ..emitted.strided_tile import address, copy_strips
@@ -15,6 +16,25 @@ from ..emitted.vectors import LINE, copy_row, fill_row
 from ..jit import helper
 
 PLACES = types.UniTuple(int64, 5)
+
+
+def placed(y, x, stride):
+    """(y, x, places of x's pixels), both as images (N, C, 1, 1, pixels) but for x with a stride.
+
+    None where the pixels of y or x lie otherwise.
+    """
+    flat, item = stride == (1, 1, 1), y.itemsize
+    target, source = in_one_row(y), in_one_row(x) if flat else x
+    if target is None or source is None or not item == target.strides[4] == source.strides[4]:
+        return None
+    steps = [bytes_ // item * by for bytes_, by in zip(source.strides[2:], stride)]
+    rows = (target.shape[4], 1) if flat else (y.shape[4], y.shape[3])
+    return target, source, (*rows, *steps)
+
+
+def run_bits(length, item):
+    """log2 of the lines, a power of two, of a run of ``length`` numbers."""
+    return max(0, (length * item + LINE // 2 - 1) // LINE).bit_length()
 
 
 @helper
@@ -99,7 +119,7 @@ def strip_at(base, k, terms, strip, strips, p):
 
 
 @helper
-def _begin(places, pixels, j):
+def begin_at(places, pixels, j):
     """(image, plane, row, pixel of the row) of column j."""
     row = j % pixels // places[0]
     return j // pixels, row // places[1], row % places[1], j % pixels % places[0]
@@ -110,7 +130,7 @@ def pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p):
     """Terms of a block of columns: chunk after chunk, and in it strip after strip."""
     strips = (columns + p.width - 1) // p.width
     row, padded = base + p.row_at, strips * p.width
-    start, begin = _place(x, places, j0 // pixels, j0 % pixels), _begin(places, pixels, j0)
+    start, begin = _place(x, places, j0 // pixels, j0 % pixels), begin_at(places, pixels, j0)
     one_row = side_by_side(places, pixels) and j0 % pixels + columns <= pixels
     whole = columns // p.width
     fill_row(work, row + columns, work.dtype.type(0), padded - columns)
@@ -127,7 +147,7 @@ def pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p):
                     copy_row(work, at, x, channel + start + done, columns - done)
                     fill_row(work, at + columns - done, work.dtype.type(0), padded - columns)
             else:
-                _take_row(work, row, x, channel, places, pixels, begin, columns)
+                take_row(work, row, x, channel, places, pixels, begin, columns)
                 copy_strips(work, at, apart, work, row, strips)
 
 
@@ -135,18 +155,18 @@ def pack_pixels(work, base, x, places, pixels, first, depth, j0, columns, p):
 def pack_strip(work, base, x, places, pixels, first, depth, j0, strip, columns, p):
     """What `pack_pixels` writes of one strip of a block."""
     strips, count = (columns + p.width - 1) // p.width, min(p.width, columns - strip * p.width)
-    begin = _begin(places, pixels, j0 + strip * p.width)
+    begin = begin_at(places, pixels, j0 + strip * p.width)
     for k in range(0, depth, p.chunk):
         terms = min(p.chunk, depth - k)
         to = strip_at(base, k, terms, strip, strips, p)
         for term in range(terms):
             at = to + term * p.width
-            _take_row(work, at, x, (first + k + term) * step(x, 1), places, pixels, begin, count)
+            take_row(work, at, x, (first + k + term) * step(x, 1), places, pixels, begin, count)
             fill_row(work, at + count, work.dtype.type(0), p.width - count)
 
 
 @helper
-def _take_row(work, to, x, channel, places, pixels, first, columns):
+def take_row(work, to, x, channel, places, pixels, first, columns):
     """work[to:] = pixels of a channel, image after image, from ``first`` on: (n, plane, row, q)."""
     n, plane, row, q = first
     length, rows, between, apart, hop = places

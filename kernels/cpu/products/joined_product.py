@@ -21,13 +21,21 @@ from typing import NamedTuple
 
 from numba import types
 
-from ..convolution.implicit_gemm import in_one_row
 from ..emitted.memory import load, step
 from ..emitted.strided_tile import address, strided_tile
 from ..emitted.vectors import ITEMSIZE, LANES, LINE, fill_row
 from ..jit import array, helper, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
-from .joined_pixels import PLACES, columns_of, pack_pixels, strip_at, strips_elements, write
+from .joined_pixels import (
+    PLACES,
+    columns_of,
+    pack_pixels,
+    placed,
+    run_bits,
+    strip_at,
+    strips_elements,
+    write,
+)
 from .joined_strips import shared_block
 from .matrix_product import asks_for_a, pack_panel, panel_of_a
 from .product_blocks import BLOCK_BYTES, CHUNK, PIECE, SHORT_CHUNK, SLOTS_BYTES
@@ -151,7 +159,7 @@ def _shared(batch, rows, terms, pixels, stride, line, dtype, threads):
     strided = stride != (1, 1, 1)
     length = (line - 1) * stride[2] + 1 if strided else min(columns, pixels)
     runs_of_lines = depth * (-(-columns // line) + 1 if strided else -(-columns // length))
-    bits = max(0, (length * item + LINE // 2 - 1) // LINE).bit_length()
+    bits = run_bits(length, item)
     steps, repeated = -(-share // panel) * (columns // width) * depth, 0
     while repeated < 2 and runs_of_lines << (bits + repeated + 1) <= steps:
         repeated += 1  # each line is asked for 2 or 4 times, so that all take as long as the tiles
@@ -184,12 +192,10 @@ def _pieces(count, most):
 
 def run(v, u, w, bias, program, threads, workspace) -> bool:
     """v = u convolved with w (rows, channels), plus bias; False if images lie otherwise."""
-    flat, item = program.stride == (1, 1, 1), v.itemsize
-    target, source = in_one_row(v), in_one_row(u) if flat else u
-    if target is None or source is None or not item == target.strides[4] == source.strides[4]:
+    found = placed(v, u, program.stride)
+    if found is None:
         return False
-    steps = [bytes_ // item * by for bytes_, by in zip(source.strides[2:], program.stride)]
-    places = ((target.shape[4], 1) if flat else (v.shape[4], v.shape[3])) + tuple(steps)
+    target, source, places = found
     product(v.dtype, threads, target, source, w[None, None], bias, workspace.view(v.dtype), places,
             program.layout)  # fmt: skip
     return True

@@ -38,7 +38,7 @@ def product(y, a, b, bias, work, p):
         rows = y.shape[0] * y.shape[1]
         for slot in prange(p.slots):
             for row in range(slot * rows // p.slots, (slot + 1) * rows // p.slots):
-                _add_parts(row, y, work, bias, p)
+                add_parts(row, y, work, bias, p)
 
 
 @helper
@@ -65,8 +65,8 @@ def block_of_product(task, slot, y, a, b, bias, work, p):
         _pieces(total, part % p.parts, work, base, a, b, n, i0, rows, j0, columns, p)
         if p.parts == 1:
             _add_bias(work, total, bias, i0, rows, j0, columns, p)
-            _write(y, n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2), work, total, p.columns,
-                   rows, columns, p)  # fmt: skip
+            write_block(y, n * step(y, 0) + i0 * step(y, 1) + j0 * step(y, 2), work, total,
+                        p.columns, rows, columns, p)  # fmt: skip
         return
     # tiles go straight to y where its rows are contiguous, else by way of work
     whole = columns if step(y, 2) == 1 else 0
@@ -75,8 +75,8 @@ def block_of_product(task, slot, y, a, b, bias, work, p):
     for e in range(a.shape[1]):
         _block(address(y, to), step(y, 1), whole, work, base, a, b, n, i0, rows, j0, columns,
                e, 0, a.shape[3], bias.size + e, p)  # fmt: skip
-    _write(y, to + whole * step(y, 2), work, base + p.c_at + whole, p.columns, rows,
-           columns - whole, p)  # fmt: skip
+    write_block(y, to + whole * step(y, 2), work, base + p.c_at + whole, p.columns, rows,
+                columns - whole, p)  # fmt: skip
 
 
 @helper
@@ -165,10 +165,16 @@ def a_lies_right(a, columns, p):
         return columns <= p.width or abs(step(a, 3)) * p.item <= 256
     if step(a, 3) != 1:
         return False
-    if abs(step(a, 2)) * p.panel * p.item <= 4096:
+    return rows_keep_apart(step(a, 2), columns, p)
+
+
+@helper
+def rows_keep_apart(row, columns, p):
+    """May rows ``row`` elements apart be read along, by all strips?"""
+    if abs(row) * p.panel * p.item <= 4096:
         return True
-    # rows a few lines apart, modulo the 4 KiB that a way of L1 holds, push each other out
-    apart = step(a, 2) * p.item & 4095
+    # a few lines apart, modulo the 4 KiB that a way of L1 holds, they push each other out
+    apart = row * p.item & 4095
     return columns <= 2 * p.width or min(apart, 4096 - apart) >= 128
 
 
@@ -284,7 +290,7 @@ def pack(work, to, width, source, start, depth_step, step, depth, count, lanes):
 
 
 @helper
-def _add_parts(row, y, work, bias, p):
+def add_parts(row, y, work, bias, p):
     """Adds the parts of a row of sums in order, and writes them."""
     _, I, J = y.shape
     n, i = row // I, row % I
@@ -292,11 +298,11 @@ def _add_parts(row, y, work, bias, p):
     for part in range(1, p.parts):
         add_row(work, first, work, first + part * I * p.columns, J)
     _add_bias(work, first, bias, i, 1, 0, J, p)
-    _write(y, n * step(y, 0) + i * step(y, 1), work, first, p.columns, 1, J, p)
+    write_block(y, n * step(y, 0) + i * step(y, 1), work, first, p.columns, 1, J, p)
 
 
 @helper
-def _write(y, to, work, sums, row, rows, columns, p):
+def write_block(y, to, work, sums, row, rows, columns, p):
     """A block of sums, ``row`` elements from one row to the next, to its place in y."""
     if step(y, 2) == 1:
         for i in range(rows):

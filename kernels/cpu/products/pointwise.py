@@ -24,7 +24,7 @@ from ..emitted.memory import load, step, store
 from ..emitted.padded_rows import pad_row, take_even
 from ..emitted.vectors import copy_row, fill_row, spread_even
 from ..jit import array, inlined, kernel, out, prange, triple
-from . import (grouped_product, inner_product, joined_product, pixel_rows, pixel_strips,
+from . import (grouped_product, inner_product, joined_dw, joined_product, pixel_rows, pixel_strips,
                planned_product)  # fmt: skip
 
 #: With fewer channels, in or out, than a vector has lanes the pixel-major tile is ahead.
@@ -35,6 +35,10 @@ LEAST_BATCH = 128
 
 #: Pixels of an image from which on they fill the vector tile's columns well.
 LEAST_PIXELS = 128
+
+
+#: What reads images otherwise than one by one.
+_JOINED = amx_pointwise.Program, joined_dw.Program, joined_product.Program
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,10 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
     planned = (len(dy), prod(dy.shape[2:])) == (program.shape[0], program.shape[4])
     if _has_runs(program, amx_pointwise_dw) and planned:
         return amx_pointwise_dw.run(dw, db, dy, x, program.images, workspace)
+    if _has_runs(program, joined_dw) and planned and _reduce_joined(dw, dy, x, plan, workspace):
+        if db.size:
+            columns.bias_gradient(db.dtype, plan.threads, db, dy)
+        return True
     inner, dys, xs = _matrices(dy, _without_stride(x, plan, workspace), program)
     if inner is None:
         return False
@@ -181,6 +189,15 @@ def reduce(dw, db, dy, x, plan, workspace) -> bool:
             return False
     if db.size and inner.algorithm != "rows":  # a product reads dy where it lies
         columns.bias_gradient(db.dtype, plan.threads, db, dy)
+    return True
+
+
+def _reduce_joined(dw, dy, x, plan, workspace) -> bool:
+    """dw, group by group, from the pixels of all images; False if these lie otherwise."""
+    for target, left, right in _groups(x.shape[1] // dw.shape[1], dw[None, :, :, 0, 0, 0], dy, x):
+        if not joined_dw.run(target[0], left, right, plan.program.images.program, plan.threads,
+                             workspace):  # fmt: skip
+            return False
     return True
 
 
@@ -228,7 +245,7 @@ def _matrices(one, other, program):
     if program.images is None or not lying:
         return None, None, None
     images = program.images
-    if isinstance(images.program, (amx_pointwise.Program, joined_product.Program)):
+    if isinstance(images.program, _JOINED):
         images = images.otherwise()
     if images is None:
         return None, None, None

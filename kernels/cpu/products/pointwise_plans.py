@@ -9,7 +9,15 @@ from gradroute.geometry import MatmulGeometry
 
 from ..amx import amx_matmul, amx_pointwise, amx_pointwise_dw, amx_tiles
 from ..emitted.vectors import ITEMSIZE
-from . import inner_product, joined_product, matrix_vector, pixel_rows, pixel_strips, pointwise
+from . import (
+    inner_product,
+    joined_dw,
+    joined_product,
+    matrix_vector,
+    pixel_rows,
+    pixel_strips,
+    pointwise,
+)
 from .matmul_plans import amx_plan, matmul_plan
 
 #: Below this many multiply-adds of a 1x1 window with few weights cutting costs more than AMX saves;
@@ -75,7 +83,11 @@ def _images(made, g, dtype, settings, tiles):
         product = MatmulGeometry(1, g.batch, rows, channels, g.out_plane)
         packed = matmul_plan(made, product, dtype, vectors)
         rows_serve = pixel_rows.serves(rows, channels, g.out_plane, dtype)
-        return _rows(packed, g, rows, channels, dtype) if rows_serve else packed
+        if rows_serve:
+            return _rows(packed, g, rows, channels, dtype)
+        if joined_dw.serves(g, rows, channels):
+            return _joined_dw(packed, g, rows, channels, dtype)
+        return packed
     product = MatmulGeometry(g.batch, 1, rows, g.out_plane, channels)
     strips = pixel_strips.serves(rows, channels, g.out_plane, dtype)
     stride = g.stride if made.operation == "conv_forward" else (1, 1, 1)
@@ -113,6 +125,18 @@ def _joined(made, packed, g, rows, channels, stride, dtype):
                 "depth": p.depth, "packed once": int(p.packed_at > 0)}  # fmt: skip
     least = packed.workspace_bytes if packed else 0
     return replace(made, algorithm="joined", workspace_bytes=max(size, least), blocking=blocking,
+                   program=built, otherwise=lambda: packed)  # fmt: skip
+
+
+def _joined_dw(packed, g, rows, channels, dtype):
+    """``packed`` serves images that lie otherwise."""
+    built = joined_dw.build(g.batch, rows, channels, g.out_plane, g.stride, g.out[2], dtype,
+                            packed.threads)  # fmt: skip
+    p = built.layout
+    blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "parts": p.parts,
+                "pieces": p.pieces, "images": p.images}  # fmt: skip
+    size = max(built.size * ITEMSIZE[dtype], packed.workspace_bytes)
+    return replace(packed, algorithm="joined", workspace_bytes=size, blocking=blocking,
                    program=built, otherwise=lambda: packed)  # fmt: skip
 
 

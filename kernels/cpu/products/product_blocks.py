@@ -124,12 +124,12 @@ def _blocking(g, rows, columns, parts, dtype, threads):
     rows = -(-max(rows, 1) // down)
     columns = -(-max(columns, 1) // (across * width)) * width
     panel = -(-rows // -(-rows // ROWS))
-    chunk = _even(part, min(CHUNK[dtype], BLOCK_BYTES // (columns * item)))
+    chunk = even(part, min(CHUNK[dtype], BLOCK_BYTES // (columns * item)))
     near = rows * part * item <= NEAR_BYTES
-    short = chunk if near else _even(part, SHORT_CHUNK[dtype])
+    short = chunk if near else even(part, SHORT_CHUNK[dtype])
     if parts > 1:
         nearest = NEAREST_BYTES // ((rows + columns) * item)
-        short = min(short, _even(part, max(LEAST_CHUNK, nearest)))
+        short = min(short, even(part, max(LEAST_CHUNK, nearest)))
     far = g.batch * g.rows * g.columns * item > NEAR_BYTES
     asks = int(far and part >= 128 and columns >= 12 * width)  # else there is no time, or no tile
     longest = max(chunk, short)
@@ -141,7 +141,7 @@ def _blocking(g, rows, columns, parts, dtype, threads):
                     asks, threads, slot, b_at, c_at, total_at, threads * slot)  # fmt: skip
 
 
-def _even(count, most):
+def even(count, most):
     """The size of even pieces of ``count``: ``most`` each, or a third more if there is but one."""
     return -(-count // max(1, -((most - 3 * count) // (3 * most))))
 

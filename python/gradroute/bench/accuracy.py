@@ -17,13 +17,16 @@ _CONVOLUTIONS = {
     "3x3, 64 to 64 channels, 28x28": (2, 64, 28, 28, 64, 3, 3, 1, 1, 1, 1),
     # winograd, inside_taps under "strict", amx (dw)
     "3x3, 512 to 512 channels, 7x7": (4, 512, 7, 7, 512, 3, 3, 1, 1, 1, 1),
+    # winograd
+    "5x5, 128 to 96 channels, 28x28": (4, 128, 28, 28, 96, 5, 5, 1, 2, 1, 1),
     # amx
     "5x5, 48 to 128 channels, 7x7": (8, 48, 7, 7, 128, 5, 5, 1, 2, 1, 1),
     # pointwise: amx, packed
     "1x1, 1024 to 256 channels, 14x14": (4, 1024, 14, 14, 256, 1, 1, 1, 0, 1, 1),
     # pointwise: strips, rows (dw)
     "1x1, 37 to 53 channels, 31x29": (5, 37, 31, 29, 53, 1, 1, 1, 0, 1, 1),
-    # pointwise: joined under "strict"
+    # pointwise: joined under "strict"; dw with a stride
+    "1x1 stride 2, 256 to 128 channels, 28x28": (4, 256, 28, 28, 128, 1, 1, 2, 0, 1, 1),
     "1x1, 512 to 256 channels, 7x7": (4, 512, 7, 7, 256, 1, 1, 1, 0, 1, 1),
     # scattered_taps (dx): amx, packed
     "11x11 stride 4, 3 to 96 channels, 227x227": (2, 3, 227, 227, 96, 11, 11, 4, 0, 1, 1),
