@@ -21,6 +21,8 @@ CASES = {
     "weights made for every block": ((8, 112, 12, 12), (144, 112, 3, 3), {"padding": 1}),
     "weights kept, and too many for L2": ((2, 64, 64, 64), (64, 64, 3, 3), {"padding": 1}),
     "a sum of two chunks": ((4, 300, 16, 16), (32, 300, 3, 3), {"padding": 1}),
+    "few tiles": ((9, 203, 7, 6), (147, 203, 3, 3), {"padding": 1}),
+    "few tiles, groups": ((2, 192, 9, 11), (224, 96, 3, 3), {"padding": 1, "groups": 2}),
     "5x5 same": ((3, 48, 19, 22), (72, 48, 5, 5), {"padding": 2}),
     "5x5 no padding": ((3, 61, 42, 35), (96, 61, 5, 5), {}),
     "5x5 uneven and wide padding": ((3, 64, 17, 15), (64, 64, 5, 5), {"padding": ((5, 0), (1, 6))}),
@@ -278,11 +280,12 @@ def test_the_error_of_dw_hardly_grows_with_the_number_of_pixels(window):
 @pytest.mark.parametrize("dtype, bound", [("float32", 3e-6), ("float64", 1e-14)])
 def test_many_weights_are_summed_part_by_part(dtype, bound, window):
     generator, options = np.random.default_rng(2), {"padding": window // 2}
-    x = generator.standard_normal((4, 300, 13, 13)).astype(dtype)
+    batch = 12 if window == 3 else 4  # of fewer tiles not all products are kept at a time
+    x = generator.standard_normal((batch, 300, 13, 13)).astype(dtype)
     w = np.zeros((650 if dtype == "float32" else 330, 300, window, window), dtype)
     plan = gr.plan("conv_dw", x, w, **options)
     assert plan.algorithm == "winograd" and plan.program.layout.rows < len(w)
-    dy = generator.standard_normal((4, len(w), 13, 13)).astype(dtype)
+    dy = generator.standard_normal((batch, len(w), 13, 13)).astype(dtype)
     with gr.config(precision="strict"):
         exact = gr.conv_backward(dy.astype(float), x.astype(float), w.astype(float), need="w",
                                  **options)[1]  # fmt: skip
@@ -290,6 +293,13 @@ def test_many_weights_are_summed_part_by_part(dtype, bound, window):
     assert error(found, exact) < bound
     with gr.config(threads=1):
         np.testing.assert_array_equal(gr.conv_backward(dy, x, w, need="w", **options)[1], found)
+
+
+@pytest.mark.parametrize("name", ["few tiles", "few tiles, groups"])
+def test_the_products_of_few_tiles_are_not_kept(name):
+    x, w, options = arrays(name)
+    plan = gr.plan("conv_dw", x, w, **options)
+    assert plan.algorithm == "winograd" and plan.workspace_bytes < 36 * w.size // 9 * w.itemsize
 
 
 @pytest.mark.parametrize("name", ["same", "5x5 same"])

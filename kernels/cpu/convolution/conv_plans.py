@@ -167,8 +167,7 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
         return conv_costs.winograd(g, operation, dtype) < direct
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
-    # dw sums a product for each weight and point over all tiles: few tiles are not worth them
-    least = 64 if operation == "conv_dw" else 16
+    least = 8 if operation == "conv_dw" else 16
     if min(rows, channels) < 32:  # the transforms weigh more, and those of weights and sums most
         if min(rows, channels) < 16 or operation == "conv_dw":
             return False

@@ -10,12 +10,15 @@ once for all tiles.  Block by block the threads
    and dy, a panel of output channels at a time: Y [point][panel][tile][columns]
 2. multiply, a matrix product that sums over tiles at each point:  M [point][channel][K]
 
-so that every sum has one owner and one order.  A tile that is not finite reaches all weights of its
+so that every sum has one owner and one order.  Where there are few tiles M is much larger than V
+and Y: then it is that of a few channels and a panel at a time, and is transformed back while L2 has
+it.  A tile that is not finite reaches all weights of its
 channels, so that then the whole of dw is computed otherwise.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -42,6 +45,9 @@ from .winograd_transforms import (
 #: V and Y of a block: in the L2 of two threads, or so much that M is read and written seldom.
 BLOCK_BYTES = 3 * 1024 * 1024
 LARGE_BLOCK_BYTES = 24 * 1024 * 1024
+#: Bytes of M at a time where it would be TIMES_FACTORS larger than V and Y.
+NEAR_BYTES = 320 * 1024
+TIMES_FACTORS = 2
 #: M is read and written once a block, so that a block should be this much larger.
 TIMES_SUMS = 4
 #: Where V, Y and M take more than this, rows of dw are summed part by part: memory that is not
@@ -78,6 +84,7 @@ class Layout(NamedTuple):
     v_point: int
     y_panel: int
     y_point: int
+    near: int  # squares of M at a time, or 0: all of it
     m_row: int
     m_point: int
     slots: int  # threads with a scratch of their own
@@ -85,7 +92,7 @@ class Layout(NamedTuple):
     bias_at: int
     v_at: int
     y_at: int
-    m_at: int
+    m_at: int  # in a slot, if it is some squares
     slots_at: int
     slot: int
 
@@ -133,19 +140,26 @@ def _build(g, dtype, threads, budget):
     count = images * high * wide
     v_point = odd(vectors * count, lanes)
     y_point = odd(panels * columns // lanes * count, lanes)
+    height = next(n for n in (8, 4, 2, 1) if n <= ROWS and lanes % n == 0)
+    near, m_row = 0, panels * columns
+    if math.prod(pieces) == 1 and m_point > TIMES_FACTORS * (v_point + y_point):
+        near = max(1, NEAR_BYTES // (PRODUCTS * height * columns * item))
+        m_row, m_point = columns, odd(near * height * columns // lanes, lanes)
     zeros_at = lanes * threads
     bias_at = zeros_at + lanes
     v_at = bias_at + planes * panels * columns
     y_at = v_at + PRODUCTS * v_point
     m_at = y_at + PRODUCTS * y_point
     slots_at = m_at + PRODUCTS * m_point
-    slot = (side * high + window - 1) * (side * wide + window - 1) * lanes
-    height = next(n for n in (8, 4, 2, 1) if n <= ROWS and lanes % n == 0)
-    slot = max(slot, window * window * lanes, height * columns)
+    slot = max(window * window * lanes, height * columns)
+    if near:
+        m_at, slots_at = slot, m_at
+        slot += PRODUCTS * m_point
+    slot = max(slot, (side * high + window - 1) * (side * wide + window - 1) * lanes)
     made = Layout(
         planes, g.size[0], g.groups, window, side, channels, rows, *g.before[1:], *grid, *pieces,
         lanes, columns, vectors, panels, height, count * lanes, v_point, count * columns, y_point,
-        panels * columns, m_point, threads, zeros_at, bias_at, v_at, y_at, m_at, slots_at, slot,
+        near, m_row, m_point, threads, zeros_at, bias_at, v_at, y_at, m_at, slots_at, slot,
     )  # fmt: skip
     table = np.arange(CHUNK, dtype=np.int64) * columns
     return Program(made, table, slots_at + threads * slot)
@@ -190,14 +204,22 @@ def reduce(dw, db, dy, x, work, table, p):
                     else:
                         _gradients(work, at, db.size, dy, g, i, vector - p.vectors, block, p)
             tiles = block[1] * block[3] * block[5]
+            tasks = PRODUCTS * squares
+            if p.near:
+                tasks = p.panels * ((squares + p.near - 1) // p.near)
             for slot in prange(p.slots):
                 at = p.slots_at + slot * p.slot
-                for task in range(*part(slot, p.slots, PRODUCTS * squares)):
-                    _multiply(work, at, table, task // squares, task % squares, tiles, piece, p)
-        for slot in prange(p.slots):
-            for c in range(*part(slot, p.slots, p.channels)):
-                if not _finish(dw, work, p.slots_at + slot * p.slot, g, c, p):
-                    store(work, slot * p.lanes, work.dtype.type(1))
+                for task in range(*part(slot, p.slots, tasks)):
+                    if p.near:
+                        _at_once(dw, work, slot, table, g, task // p.panels, task % p.panels, tiles,
+                                 p)  # fmt: skip
+                    else:
+                        _multiply(work, at, table, task // squares, task % squares, tiles, piece, p)
+        if p.near == 0:
+            for slot in prange(p.slots):
+                for c in range(*part(slot, p.slots, p.channels)):
+                    m = p.m_at + c * p.m_row
+                    _finish(dw, work, slot, m, g, c, 0, p.rows, p)
         if db.size:
             width = p.panels * p.columns
             write_sums(db, g * p.rows, p.rows, work, p.bias_at, p.planes, width, p.lanes)
@@ -253,34 +275,54 @@ def _multiply(work, at, table, point, square, tiles, piece, p):
     rows = min(p.height, p.channels - c)
     if rows <= 0:
         return
-    v = p.v_at + point * p.v_point + c // p.lanes * p.v_vector + c % p.lanes
     m = p.m_at + point * p.m_point + c * p.m_row
     for panel in range(p.panels):
-        y = p.y_at + point * p.y_point + panel * p.y_panel
-        for t in range(0, tiles, CHUNK):
-            count = min(CHUNK, tiles - t)
-            if piece == t == 0:
-                tile(rows, work, v, p.lanes, work, y, table, 0, count,
-                     work, m + panel * p.columns, p.m_row, work, p.zeros_at, 0)  # fmt: skip
-                continue
-            tile(rows, work, v + t * p.lanes, p.lanes, work, y + t * p.columns, table, 0, count,
-                 work, at, p.columns, work, p.zeros_at, 0)  # fmt: skip
-            for i in range(rows):
-                add_row(work, m + panel * p.columns + i * p.m_row, work, at + i * p.columns,
-                        p.columns)  # fmt: skip
+        _sum(work, at, table, point, c, rows, panel, tiles, m + panel * p.columns, piece == 0, p)
 
 
 @helper
-def _finish(dw, work, at, g, c, p):
-    """The windows of one channel from M; whether all of them are finite."""
+def _at_once(dw, work, slot, table, g, share, panel, tiles, p):
+    """The windows of some squares of channels and a panel, by way of their M."""
+    at = p.slots_at + slot * p.slot
+    m, k, first = at + p.m_at, panel * p.columns, share * p.near * p.height
+    end = min(first + p.near * p.height, p.channels)
+    for point in range(PRODUCTS):
+        for c in range(first, end, p.height):
+            to = m + point * p.m_point + (c - first) * p.m_row
+            _sum(work, at, table, point, c, min(p.height, end - c), panel, tiles, to, True, p)
+    for c in range(first, end):
+        _finish(dw, work, slot, m + (c - first) * p.m_row, g, c, k, min(p.columns, p.rows - k), p)
+
+
+@helper
+def _sum(work, at, table, point, c, rows, panel, tiles, m, fresh, p):
+    """``rows`` rows of M from channel ``c`` on, of a panel, to work[m:], or added there."""
+    v = p.v_at + point * p.v_point + c // p.lanes * p.v_vector + c % p.lanes
+    y = p.y_at + point * p.y_point + panel * p.y_panel
+    for t in range(0, tiles, CHUNK):
+        count = min(CHUNK, tiles - t)
+        if fresh and t == 0:
+            tile(rows, work, v, p.lanes, work, y, table, 0, count, work, m, p.m_row, work,
+                 p.zeros_at, 0)  # fmt: skip
+            continue
+        tile(rows, work, v + t * p.lanes, p.lanes, work, y + t * p.columns, table, 0, count, work,
+             at, p.columns, work, p.zeros_at, 0)  # fmt: skip
+        for i in range(rows):
+            add_row(work, m + i * p.m_row, work, at + i * p.columns, p.columns)
+
+
+@helper
+def _finish(dw, work, slot, m, g, c, first, count, p):
+    """The windows of one channel and ``count`` output channels from M; marks what is not finite."""
+    at = p.slots_at + slot * p.slot
     finite, window, taps = True, p.window, p.window * p.window
     contiguous = step(dw, 4) == 1 and step(dw, 3) == window
-    for k in range(0, p.rows, p.lanes):
-        rows = min(p.lanes, p.rows - k)
-        transform_dw(work, p.m_at + c * p.m_row + k, POINTS * p.m_point, p.m_point,
-                     at, window * p.lanes, p.lanes, 0, window)  # fmt: skip
+    for k in range(0, count, p.lanes):
+        rows = min(p.lanes, count - k)
+        transform_dw(work, m + k, POINTS * p.m_point, p.m_point, at, window * p.lanes, p.lanes, 0,
+                     window)  # fmt: skip
         finite = finite_row(work, at, taps * p.lanes) and finite
-        to = (g * p.rows + k) * step(dw, 0) + c * step(dw, 1)
+        to = (g * p.rows + first + k) * step(dw, 0) + c * step(dw, 1)
         if contiguous:
             transpose(dw, to, step(dw, 0), work, at, p.lanes, taps, rows, p.lanes)
             continue
@@ -288,4 +330,5 @@ def _finish(dw, work, at, g, c, p):
             for i in range(rows):
                 store(dw, to + i * step(dw, 0) + tap // window * step(dw, 3)
                       + tap % window * step(dw, 4), load(work, at + tap * p.lanes + i))  # fmt: skip
-    return finite
+    if not finite:
+        store(work, slot * p.lanes, work.dtype.type(1))
