@@ -28,13 +28,14 @@ from ..jit import array, helper, int64, kernel, out, prange
 from . import product_blocks
 from .joined_pixels import PLACES, ahead_of, asked, begin_at, placed, run_bits, take_row
 from .matrix_product import add_parts, blocks_of_product, rows_keep_apart, write_block
-from .product_blocks import BLOCK_BYTES, CHUNK
+from .product_blocks import BLOCK_COLUMNS, CHUNK
 
 #: Images of more pixels are not joined.
 MOST_PIXELS = 128
 
-#: Pixels of joined images, about.
+#: Pixels of joined images, about, and bytes of a unit's pixels at most.
 JOINED = 400
+UNIT_BYTES = 1600 * 1024
 
 #: Joining copies what a pixel has, channels of dy and of x, and saves reading and writing the sums
 #: once an image: how many sums there have to be for each number copied, and beyond what L1 keeps.
@@ -95,7 +96,8 @@ def build(batch, rows, channels, pixels, stride, line, dtype, threads) -> Progra
     product = MatmulGeometry(1, batch, rows, channels, pixels)
     p = product_blocks.build(product, dtype, threads).blocking
     strided = stride != (1, 1, 1)
-    pieces, images, uncut, depth = _units(batch, pixels, line if strided else pixels, p, dtype)
+    pieces, images, uncut, depth = _units(batch, channels, pixels, line if strided else pixels, p,
+                                           dtype)  # fmt: skip
     units = batch * pieces or -(-batch // images)
     stretches = max(1, min(p.pieces, units // p.parts))
     apart = -(-depth // p.lanes) * p.lanes + LINE // item
@@ -116,11 +118,13 @@ def build(batch, rows, channels, pixels, stride, line, dtype, threads) -> Progra
     return Program(layout, stride, threads * slot + of_parts)
 
 
-def _units(batch, pixels, line, p, dtype):
+def _units(batch, channels, pixels, line, p, dtype):
     """(units of an image or 0, images of a unit, pixels that units do not cut, pixels of a unit)"""
     joined = pixels < MOST_PIXELS
     most = JOINED if joined else CHUNK[dtype]
-    most = max(p.width, min(most, BLOCK_BYTES // (p.columns * ITEMSIZE[dtype])))
+    # not of a block's columns: units, between which a sum is cut, must not depend on threads
+    columns = p.columns if p.parts > 1 else min(channels, BLOCK_COLUMNS)
+    most = max(p.width, min(most, UNIT_BYTES // (columns * ITEMSIZE[dtype])))
     if joined:
         images = product_blocks.even(batch // p.parts, max(1, most // pixels))
         return 0, images, pixels, images * pixels
