@@ -167,7 +167,9 @@ def _winograd_serves(operation, g, dtype, settings) -> bool:
         return conv_costs.winograd(g, operation, dtype) < direct
     rows, channels = g.out_channels // g.groups, g.in_channels // g.groups
     tiles, filled = winograd_program.tiles(g, flip=operation == "conv_dx")
-    least = 8 if operation == "conv_dw" else 16
+    least = 16
+    if operation == "conv_dw":  # fewer tiles share what transforms a weight back
+        least = 64 if _amx_serves(operation, g, dtype, settings) else 8
     if min(rows, channels) < 32:  # the transforms weigh more, and those of weights and sums most
         if min(rows, channels) < 16 or operation == "conv_dw":
             return False
