@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..jit import helper
+from ..jit import helper, inlined
 from ..microkernel import ROWS, VECTORS, Tile
 from .vectors import ITEMSIZE, VECTOR_BYTES, Emitter, cases, const, element_pointer
 
@@ -286,13 +286,26 @@ def strided_tile(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc
 @helper
 def runs_tile(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
               stride, run, place, jump):  # fmt: skip
-    """`strided_tile`, but what is fetched lies in runs of ``run`` (a power of two) times ``stride``.
+    """`strided_tile`, but what is fetched lies in runs of ``run`` times ``stride``.
 
-    Of the first ``place`` were fetched before; behind the last of a run it goes on ``jump``
+    ``run`` is a power of two.  Of the first ``place`` were fetched before; behind the last of a run it goes on ``jump``
     elements further.  A step takes some more instructions: some 2% of a product.
     """
     _runs_tile(zero, rows, columns, a, a_step, a_row, b, b_step, depth, c, ldc, resume, ahead,
                stride, run, place, jump)  # fmt: skip
+
+
+@inlined
+def run_from(array, start, apart, done, bits, hop):
+    """(address, stride, run, place, jump), as `runs_tile` takes them.
+
+    Of runs of 2^``bits`` times ``hop`` elements, ``apart`` from one to the next, the first at
+    ``start``, ``done`` steps were fetched before.
+    """
+    run = 1 << bits
+    place = done & (run - 1)
+    at = address(array, start + (done >> bits) * apart + place * hop)
+    return at, hop, run, place, apart - (run - 1) * hop
 
 
 @helper

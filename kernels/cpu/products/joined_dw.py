@@ -20,14 +20,15 @@ from numba import types
 
 from gradroute.geometry import MatmulGeometry
 
+from ..amx.amx_program import round_up
 from ..emitted.memory import step
-from ..emitted.strided_tile import address, runs_tile
+from ..emitted.strided_tile import address, run_from, runs_tile
 from ..emitted.transposition import transpose
 from ..emitted.vectors import ITEMSIZE, LINE, add_row, copy_row, fill_row
 from ..jit import array, helper, int64, kernel, out, prange
 from . import product_blocks
 from .joined_pixels import PLACES, ahead_of, asked, begin_at, placed, run_bits, take_row
-from .matrix_product import add_parts, blocks_of_product, rows_keep_apart, write_block
+from .matrix_product import add_parts, block_at, blocks_of_product, rows_keep_apart, write_block
 from .product_blocks import BLOCK_COLUMNS, CHUNK
 
 #: Images of more pixels are not joined.
@@ -100,13 +101,12 @@ def build(batch, rows, channels, pixels, stride, line, dtype, threads) -> Progra
                                            dtype)  # fmt: skip
     units = batch * pieces or -(-batch // images)
     stretches = max(1, min(p.pieces, units // p.parts))
-    apart = -(-depth // p.lanes) * p.lanes + LINE // item
+    apart = round_up(depth, p.lanes) + LINE // item
     row_at = apart * p.panel
     b_at = row_at + apart * p.lanes
     c_at = b_at + depth * p.columns
     total_at = c_at + (p.rows * p.columns if stretches > 1 else 0)
-    slot = total_at + (p.rows * p.columns if p.parts == 1 else 0)
-    slot = -(-slot // p.lanes) * p.lanes
+    slot = round_up(total_at + (p.rows * p.columns if p.parts == 1 else 0), p.lanes)
     run = (line - 1) * stride[2] + 1 if strided else min(depth, pixels)
     left = depth if pieces else p.panel * pixels
     left_bits = run_bits(left, item)
@@ -153,32 +153,29 @@ def product(dw, dy, x, work, places, p):
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
             _block(task, slot * p.slot, dw, dy, x, work, places, p)
     if p.parts > 1:
-        K = dw.shape[1]
         for slot in prange(p.slots):
-            for row in range(slot * K // p.slots, (slot + 1) * K // p.slots):
-                add_parts(row, dw, work, dy[0, :0], p)
+            add_parts(slot, dw, work, dy[0, :0], p)
 
 
 @helper
 def _block(task, base, dw, dy, x, work, places, p):
     """One block of dw, or a part of its sums."""
-    _, K, C = dw.shape
-    down, across = (K + p.rows - 1) // p.rows, (C + p.columns - 1) // p.columns
-    i0, j0 = task % down * p.rows, task // down % across * p.columns
-    part, block = task // (down * across), (i0, min(p.rows, K - i0), j0, min(p.columns, C - j0))
-    to = i0 * step(dw, 1) + j0 * step(dw, 2)
+    part, i0, rows, j0, columns = block_at(task, dw, p)
+    block, to = (i0, rows, j0, columns), i0 * step(dw, 1) + j0 * step(dw, 2)
     if p.parts * p.stretches == 1 and step(dw, 2) == 1:
         _stretch(address(dw, to), step(dw, 1), dy, x, work, places, base, block, 0, p)
         return
-    total = p.parts_at + (part * K + i0) * p.columns if p.parts > 1 else base + p.total_at
+    total = base + p.total_at
+    if p.parts > 1:
+        total = p.parts_at + (part * dw.shape[1] + i0) * p.columns
     for stretch in range(p.stretches):
         sums = base + p.c_at if stretch else total
         _stretch(address(work, sums), p.columns, dy, x, work, places, base, block,
                  part * p.stretches + stretch, p)  # fmt: skip
-        for row in range(block[1] if stretch else 0):
-            add_row(work, total + row * p.columns, work, sums + row * p.columns, block[3])
+        for row in range(rows if stretch else 0):
+            add_row(work, total + row * p.columns, work, sums + row * p.columns, columns)
     if p.parts == 1:
-        write_block(dw, to, work, total, p.columns, block[1], block[3], p)
+        write_block(dw, to, work, total, p.columns, rows, columns, p)
 
 
 @helper
@@ -237,10 +234,9 @@ def _panel(to, ldc, dy, start, work, base, rows, depth, columns, resume, later, 
         a, a_row = address(work, base), p.apart
     apart, runs = (step(dy, 1), rows) if p.pieces else (step(dy, 0), p.images)
     for strip in range((columns + p.width - 1) // p.width):
-        at, place = strip * depth >> p.left_bits, strip * depth & ((1 << p.left_bits) - 1)
-        if at < runs:
-            run, hop = 1 << p.left_bits, p.left_hop
-            fetched, jump = address(dy, later + at * apart + place * hop), apart - (run - 1) * hop
+        if strip * depth >> p.left_bits < runs:
+            fetched, hop, run, place, jump = run_from(dy, later, apart, strip * depth, p.left_bits,
+                                                      p.left_hop)  # fmt: skip
         else:
             fetched, hop, run, place, jump = asked(x, ahead, lines, p)
             if hop == 0:

@@ -11,7 +11,7 @@ from numba import int64, types
 from ..convolution.implicit_gemm import in_one_row
 from ..emitted.memory import step
 from ..emitted.padded_rows import pad_row, take_even
-from ..emitted.strided_tile import address, copy_strips
+from ..emitted.strided_tile import address, copy_strips, run_from
 from ..emitted.vectors import LINE, copy_row, fill_row
 from ..jit import helper
 
@@ -92,8 +92,7 @@ def ahead_of(x, places, pixels, first, depth, j0, columns, p):
 def asked(x, ahead, lines, p):
     """(address, hop, run, place, jump) of what a tile asks for when ``lines`` were asked for."""
     start, row, of_row, of_image, count = ahead
-    run = 1 << p.bits
-    at, place = lines >> p.bits, lines & (run - 1)
+    at, run = lines >> p.bits, 1 << p.bits
     if at >= count:
         return 0, 0, run, 0, 0
     n, term, line = 0, at, 0
@@ -101,9 +100,8 @@ def asked(x, ahead, lines, p):
         n, term = at // of_image, at % of_image
     if of_row < of_image:
         line, term = term // of_row, term % of_row
-    jump = step(x, 1) - (run - 1) * p.hop
-    begin = start + n * step(x, 0) + term * step(x, 1) + line * row + place * p.hop
-    return address(x, begin), p.hop, run, place, jump
+    begin = start + n * step(x, 0) + term * step(x, 1) + line * row
+    return run_from(x, begin, step(x, 1), lines & (run - 1), p.bits, p.hop)
 
 
 def strips_elements(depth, columns, chunk, width, item):

@@ -35,10 +35,8 @@ def product(y, a, b, bias, work, p):
         for task in range(slot * tasks // p.slots, (slot + 1) * tasks // p.slots):
             block_of_product(task, slot, y, a, b, bias, work, p)
     if p.parts > 1:
-        rows = y.shape[0] * y.shape[1]
         for slot in prange(p.slots):
-            for row in range(slot * rows // p.slots, (slot + 1) * rows // p.slots):
-                add_parts(row, y, work, bias, p)
+            add_parts(slot, y, work, bias, p)
 
 
 @helper
@@ -49,19 +47,24 @@ def blocks_of_product(y, p):
 
 
 @helper
-def block_of_product(task, slot, y, a, b, bias, work, p):
-    """One block of y, or a part of its sums."""
+def block_at(task, y, p):
+    """(part of the sums of all products, first row, rows, first column, columns) of a task."""
     _, I, J = y.shape
-    base = slot * p.slot
     down, across = (I + p.rows - 1) // p.rows, (J + p.columns - 1) // p.columns
     i0, j0 = task % down * p.rows, task // down % across * p.columns
-    part = task // (down * across)
+    return task // (down * across), i0, min(p.rows, I - i0), j0, min(p.columns, J - j0)
+
+
+@helper
+def block_of_product(task, slot, y, a, b, bias, work, p):
+    """One block of y, or a part of its sums."""
+    base = slot * p.slot
+    part, i0, rows, j0, columns = block_at(task, y, p)
     n = part // p.parts
-    rows, columns = min(p.rows, I - i0), min(p.columns, J - j0)
     if p.parts > 1 or p.pieces > 1:
         total = base + p.total_at
         if p.parts > 1:
-            total = p.parts_at + part * I * p.columns + i0 * p.columns
+            total = p.parts_at + (part * y.shape[1] + i0) * p.columns
         _pieces(total, part % p.parts, work, base, a, b, n, i0, rows, j0, columns, p)
         if p.parts == 1:
             _add_bias(work, total, bias, i0, rows, j0, columns, p)
@@ -290,7 +293,15 @@ def pack(work, to, width, source, start, depth_step, step, depth, count, lanes):
 
 
 @helper
-def add_parts(row, y, work, bias, p):
+def add_parts(slot, y, work, bias, p):
+    """Adds the parts of a slot's share of all rows of sums."""
+    rows = y.shape[0] * y.shape[1]
+    for row in range(slot * rows // p.slots, (slot + 1) * rows // p.slots):
+        _add_parts_of_row(row, y, work, bias, p)
+
+
+@helper
+def _add_parts_of_row(row, y, work, bias, p):
     """Adds the parts of a row of sums in order, and writes them."""
     _, I, J = y.shape
     n, i = row // I, row % I

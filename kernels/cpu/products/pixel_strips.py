@@ -22,7 +22,7 @@ from typing import NamedTuple
 from numba import types
 
 from ..emitted.memory import load, step
-from ..emitted.strided_tile import address, panel_tile, strided_tile
+from ..emitted.strided_tile import address, panel_tile, run_from, strided_tile
 from ..emitted.vectors import ITEMSIZE, LANES, LINE, fill_row
 from ..jit import array, helper, inlined, int64, kernel, out, prange
 from ..microkernel import COLUMNS, ROWS
@@ -182,11 +182,9 @@ def _tile(y, a, b, bias, work, n, i, j, ahead, asked, p):
                      step(a, 0), source, step(b, 1), L, address(y, to), step(y, 1), resume,
                      source + AHEAD * p.width * p.item, step(b, 1))  # fmt: skip
         return
-    lines, channel, line = 1 << p.bits, asked >> p.bits, LINE // p.item
-    place = asked & (lines - 1)
-    fetched, stride, jump = source, 0, 0  # nothing, if all lines were asked for
-    if channel < L:
-        fetched = address(b, ahead + channel * step(b, 1) + place * line)
-        stride, jump = line, step(b, 1) - (lines - 1) * line
+    fetched, stride, lines, place, jump = run_from(b, ahead, step(b, 1), asked, p.bits,
+                                                   LINE // p.item)  # fmt: skip
+    if asked >> p.bits >= L:  # all lines were asked for
+        fetched, stride, jump = source, 0, 0
     panel_tile(y.dtype.type(0), rows, address(work, i * L), p.panel, source, step(b, 1), L,
                address(y, to), step(y, 1), resume, fetched, stride, lines, place, jump, 0)

@@ -135,18 +135,14 @@ def _joined_dw(packed, g, rows, channels, dtype):
     p = built.layout
     blocking = {"rows": p.rows, "columns": p.columns, "panel": p.panel, "parts": p.parts,
                 "pieces": p.pieces, "images": p.images}  # fmt: skip
-    size = max(built.size * ITEMSIZE[dtype], packed.workspace_bytes)
-    return replace(packed, algorithm="joined", workspace_bytes=size, blocking=blocking,
-                   program=built, otherwise=lambda: packed)  # fmt: skip
+    return _before(packed, built, dtype, algorithm="joined", blocking=blocking)
 
 
 def _rows(packed, g, rows, channels, dtype):
-    """As `_strips`."""
+    """``packed`` serves images that lie otherwise."""
     built = pixel_rows.build(g.batch, rows, channels, g.out_plane, dtype, packed.threads)
-    size = max(built.size * ITEMSIZE[dtype], packed.workspace_bytes)
     blocking = {"run": built.layout.run, "parts": built.layout.parts}
-    return replace(packed, algorithm="rows", workspace_bytes=size, blocking=blocking,
-                   program=built, otherwise=lambda: packed)  # fmt: skip
+    return _before(packed, built, dtype, algorithm="rows", blocking=blocking)
 
 
 def _runs(other, built):
@@ -164,9 +160,13 @@ def _strips(packed, g, rows, channels, dtype):
     built = pixel_strips.build(rows, channels, g.batch * g.out_plane, dtype, packed.threads)
     p = built.blocking
     blocking = {"panel": p.panel, "columns": p.width, "strips": p.block}
+    return _before(packed, built, dtype, algorithm="strips", blocking=blocking)
+
+
+def _before(packed, built, dtype, **named):
+    """The plan of ``built``, which leaves images that lie otherwise to ``packed``."""
     size = max(built.size * ITEMSIZE[dtype], packed.workspace_bytes)
-    return replace(packed, algorithm="strips", workspace_bytes=size, blocking=blocking,
-                   program=built, otherwise=lambda: packed)  # fmt: skip
+    return replace(packed, workspace_bytes=size, program=built, otherwise=lambda: packed, **named)
 
 
 def _product_channels(made, g):
